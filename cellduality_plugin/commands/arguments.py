@@ -8,12 +8,13 @@ import inspect
 from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, get_args, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, TypeVar, get_type_hints
 
 from rich.console import Console
 from typer import Option
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.policies.settings import BACKENDS, is_address
 from cellduality_plugin.reward_names import read_reward, renamed
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ LabelTask: TypeAlias = Annotated[str, Option(help="The pair to ask; by default t
 Coverage: TypeAlias = Annotated[float, Option(min=0.0, max=0.999, help="Of sets of labels; 0: no sets.")]
 Batch: TypeAlias = Annotated[int, Option(min=1, help="Cells that are asked together, and then kept.")]
 Seed: TypeAlias = Annotated[int, Option(help="Of every random choice.")]
-Backend: TypeAlias = Annotated[str, Option(help="transformers; or vllm, faster on a GPU (else `cellduality-cpu`).")]
+_BACKENDS = "transformers; vllm, faster on a GPU (else `cellduality-cpu`); or http://HOST:8000/v1#NAME of vLLM servers"
+Backend: TypeAlias = Annotated[str, Option(help=_BACKENDS)]
 MaxLen: TypeAlias = Annotated[int, Option(help="Context in tokens.")]
 MaxNewTokens: TypeAlias = Annotated[int, Option(help="Tokens of a response, at most.")]
 TensorParallel: TypeAlias = Annotated[int, Option(min=1, help="GPUs of one engine.")]
@@ -197,5 +199,11 @@ def load_model(folder: Path, backend: str) -> Model:
     """Return the trained model in ``folder``."""
     from cellduality_plugin.inference import model
 
-    refuse_unknown(("--backend", backend, get_args(model.Backend)))
-    return model.Model.load(folder, backend=backend)  # type: ignore[arg-type]  # one of them, as was just seen
+    refuse_backend(backend)
+    return model.Model.load(folder, backend=backend)
+
+
+def refuse_backend(backend: str) -> None:
+    """Raise if ``--backend`` is neither one of ours nor the address of a server."""
+    if not is_address(backend):
+        refuse_unknown(("--backend", backend, BACKENDS))

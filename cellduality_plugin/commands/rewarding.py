@@ -19,8 +19,8 @@ from cellduality_plugin.commands.arguments import (
     names_in,
     numbers_in,
     pairs,
+    refuse_backend,
     refuse_elsewhere,
-    refuse_unknown,
     reward_of,
     wide_console,
 )
@@ -82,7 +82,7 @@ def audit_rewards(
     from cellduality_plugin.hub import local_model
     from cellduality_plugin.policies.offline import EngineSettings
 
-    refuse_unknown(("--backend", backend, ("vllm", "transformers")))
+    refuse_backend(backend)
     source = config or data / "cellduality.json"
     run = Config.load(source)
     if choose:

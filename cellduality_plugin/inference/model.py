@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players, checkpoint_players
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from pandas import DataFrame
 
-Backend = Literal["transformers", "vllm"]
-
 KEY = "cell_type_cellduality"
 
 
@@ -40,14 +38,15 @@ class Model:
     ``Model.load("runs/cpu/grpo").annotate(adata)``; then ``scanpy.pl.umap(adata, color="cell_type_cellduality")``.
     """
 
-    def __init__(self, checkpoint: Checkpoint, backend: Backend = "transformers") -> None:
+    def __init__(self, checkpoint: Checkpoint, backend: str = "transformers") -> None:
         self.checkpoint, self._backend = checkpoint, backend
 
     @classmethod
-    def load(cls, folder: str | Path, *, backend: Backend = "transformers") -> Model:
+    def load(cls, folder: str | Path, *, backend: str = "transformers") -> Model:
         """Return the model in ``folder``, which ``cellduality pack`` has completed (the recipes do).
 
-        ``backend`` is ``"transformers"``, in this process; or ``"vllm"``, faster on a GPU. A CellDualityError if the
+        ``backend`` is ``"transformers"``, in this process; ``"vllm"``, faster on a GPU; or the address of a vLLM server
+        that has the model, see :func:`~cellduality_plugin.policies.served.served_policies`. A CellDualityError if the
         folder lacks what its use needs.
         """
         return cls(read_checkpoint(Path(folder)), backend)

@@ -155,12 +155,17 @@ class Addresses:
             await address.close()
 
     async def _ask(self, path: str, body: bytes | None, read: Callable[[bytes], Read]) -> Read:
+        async with (
+            self._turns
+        ):  # kept while it is asked again: behind all others a dead endpoint would be found out late
+            found = await self._tried(path, body, read)
+        await asyncio.sleep(0)  # the next request is sent before this reply is worked on
+        return found
+
+    async def _tried(self, path: str, body: bytes | None, read: Callable[[bytes], Read]) -> Read:
         for attempt in itertools.count():
             try:
-                async with self._turns:  # chosen when its turn comes, by what is known then
-                    found = await self._once(await self._next(), path, body, read)
-                await asyncio.sleep(0)  # the next request is sent before this reply is worked on
-                return found
+                return await self._once(await self._next(), path, body, read)
             except RequestFailed as failure:
                 if not failure.passing or attempt >= self._retries:
                     raise

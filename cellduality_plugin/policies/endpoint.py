@@ -29,8 +29,8 @@ class EndpointPolicy(TokenPolicy):
     CellDualityError is raised if an address is none, or the key's variable is not set.
     """
 
-    def __init__(self, tokenizer: Any, settings: EndpointSettings, dual: DualSettings) -> None:
-        super().__init__(tokenizer, dual.temperature)
+    def __init__(self, tokenizer: Any, settings: EndpointSettings, dual: DualSettings, seed: int | None = None) -> None:
+        super().__init__(tokenizer, dual.temperature, seed)
         self.addresses = Addresses(settings)
         self._settings, self._limit = settings, dual.max_new_tokens
         self._context: asyncio.Task[int | None] | None = None

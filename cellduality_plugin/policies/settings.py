@@ -8,6 +8,14 @@ from pydantic import Field, model_validator
 
 from cellduality_plugin.settings import Settings
 
+BACKENDS = ("transformers", "vllm")
+"""How a checkpoint is asked: in this process, by an engine, or (:func:`is_address`) behind servers."""
+
+
+def is_address(backend: str) -> bool:
+    """Return whether a backend is the address of a server, or several: ``http://HOST:PORT/v1[,...][#NAME]``."""
+    return backend.startswith(("http://", "https://"))
+
 
 class EndpointSettings(Settings):
     """A model behind OpenAI-compatible endpoints, which share the load; one that fails is passed over for a while.

@@ -20,7 +20,8 @@ from cellduality_plugin.hub import read_tokenizer
 from cellduality_plugin.policies.base import Policy, PolicyError, Question, QuestionPolicy
 from cellduality_plugin.policies.local import LocalModel, LocalPolicy
 from cellduality_plugin.policies.offline import EngineSettings, Served, context_length, served_model, several_cards
-from cellduality_plugin.policies.settings import DualSettings
+from cellduality_plugin.policies.served import served_policies
+from cellduality_plugin.policies.settings import DualSettings, is_address
 from cellduality_plugin.policies.sharded import sharded_engine
 from cellduality_plugin.policies.tokens import EnginePolicy
 
@@ -55,16 +56,19 @@ def checkpoint_players(
     """Open the players over the checkpoint in ``model``; raises as :func:`.offline.served_model`.
 
     Answers are sampled at ``temperature``, every draw by a seed of its own that follows from ``seed``. ``backend`` is
-    ``"vllm"`` or ``"transformers"``, with nothing to start.
+    ``"vllm"``; ``"transformers"``, with nothing to start; or the address of vLLM servers (:func:`served_policies`).
     """
+    others = [DualSettings(temperature=at, max_new_tokens=settings.max_new_tokens) for at in (0.0, temperature)]
+    if is_address(backend):
+        with served_policies(backend, model, settings, [dual, *others], seed) as (tokenizer, policies):
+            yield Players.over(tokenizer, policies)
+        return
     if backend == "transformers":
         local = LocalModel.load(model, max_model_len=settings.max_model_len, max_new_tokens=settings.max_new_tokens)
         at = dual.temperature, 0.0, temperature
         yield Players.over(local.tokenizer, (LocalPolicy(local, temperature=each, seed=seed) for each in at))
         return
     opener = partial(served_model, model, settings, seed=seed)
-    tokens = settings.max_new_tokens
-    others = (DualSettings(temperature=at, max_new_tokens=tokens) for at in (0.0, temperature))
     with contextlib.ExitStack() as stack:
         engine: Any
         if groups := several_cards(settings):
