@@ -183,7 +183,8 @@ def serve_policy(start) -> Callable[..., AbstractContextManager[str]]:
             folder, *CPU, "python", "-m", "vllm.entrypoints.openai.api_server",
             "--model", str(model), "--served-model-name", "sft",
             "--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(max_len), "--dtype", "bfloat16",
-            "--enforce-eager", "--seed", "1", PYTHONPATH=str(ROOT),
+            "--enforce-eager", "--seed", "1", "--no-enable-chunked-prefill", "--max-num-batched-tokens", "8192",
+            PYTHONPATH=str(ROOT),
         )  # fmt: skip
         run.until(lambda: answers(f"http://127.0.0.1:{port}/health"), timeout=300)
         yield f"http://127.0.0.1:{port}/v1"

@@ -1,0 +1,89 @@
+"""The packages beside us, in environments of their own: a trained model behind vLLM's server, verifiers, cell-eval."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import anndata
+import numpy as np
+import pandas
+import pytest
+
+from cellduality_plugin.files import read_jsonl
+from tests.stack.conftest import CELLDUALITY, CPU, ROOT, change
+
+pytestmark = [pytest.mark.stack, pytest.mark.long]
+
+EXAMPLES = ROOT / "recipes" / "examples"
+MAX_LEN = 128
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory):
+    """Return a function that installs packages into an environment of their own; it gives the folder of its commands."""
+
+    def install(*packages: str) -> Path:
+        folder = tmp_path_factory.mktemp("environment")
+        subprocess.run(["uv", "venv", "--quiet", "--python", sys.executable, str(folder / "venv")], check=True)
+        python = str(folder / "venv" / "bin" / "python")
+        subprocess.run(["uv", "pip", "install", "--quiet", "--python", python, *packages], check=True)
+        return folder / "venv" / "bin"
+
+    return install
+
+
+def test_a_trained_model_answers_behind_a_server_and_pays_the_rollouts_of_verifiers(
+    prepared, serve_policy, start, installed, tmp_path
+):
+    model, data = prepared / "sft", prepared / "data"
+    known = [row["genes"] for row in read_jsonl(data / "cells.jsonl") if row["id"].startswith("pbmc68k_reduced")][:12]
+    genes = sorted({gene for cell in known for gene in cell})
+    counts = np.array([[len(cell) - cell.index(gene) if gene in cell else 0 for gene in genes] for cell in known])
+    var = pandas.DataFrame(index=genes)
+    anndata.AnnData(counts.astype(np.float32), var=var).write_h5ad(cells := tmp_path / "cells.h5ad")
+    with serve_policy(model, tmp_path / "policy", MAX_LEN) as url:
+        labels = []
+        for number, backend in enumerate(("transformers", f"{url}#sft")):
+            out = tmp_path / f"{number}.h5ad"
+            words = ("--model", str(model), "--verify", "0", "--backend", backend, "--out", str(out))
+            run = start(tmp_path / f"run{number}", *CELLDUALITY, "annotate", str(cells), *words, PYTHONPATH=str(ROOT))
+            assert run.end(300) == 0, run.printed
+            labels.append(anndata.read_h5ad(out).obs["cell_type_cellduality"].tolist())
+        # The engine computes in another precision, which may decide between two labels that are nearly as likely.
+        assert sum(map(str.__eq__, *labels)) >= len(known) - 1, labels
+
+        change(data / "cellduality.json", {}, {"endpoint": {"urls": [url], "model": "sft", "tokenizer": str(model)}})
+        programs = installed("verifiers==0.4.0", "transformers", "typer", "aiohttp", "jinja2")
+        evaluation = [
+            programs / "vf-eval", "cellduality_taskset", "--env.taskset.data", data, "-m", "sft", "-n", 4, "-r", 2,
+            "--no-push", "--client.base-url", url, "--env.agent.harness.id", "null", "--env.agent.runtime.type",
+            "subprocess", "--env.agent.max-output-tokens", 40, "-o", tmp_path / "verifiers",
+        ]  # fmt: skip
+        asked = os.environ | {"PYTHONPATH": f"{ROOT}:{EXAMPLES}", "OPENAI_API_KEY": "none"}
+        done = subprocess.run([*map(str, evaluation)], env=asked, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+    [traces] = (tmp_path / "verifiers").rglob("traces.jsonl")
+    episodes = list(read_jsonl(traces))
+    paid = [trace["rewards"]["cellduality"]["score"] for each in episodes for trace in each["traces"]]
+    assert len(paid) == 8
+    assert not any(each["errors"] for each in episodes)
+    assert 0 < max(paid) <= 1
+
+
+def test_cell_eval_compares_what_a_run_has_written(whole_run, start, installed, tmp_path):
+    words = ("--model", f"GRPO={whole_run.folder / 'grpo'}", "--data", str(whole_run.folder / "data"), "--out", "test")
+    lengths = ("--max-len", str(MAX_LEN), "--max-new-tokens", "40", "--samples", "2", "--real-cells")
+    run = start(tmp_path / "run", *CPU, *CELLDUALITY, "evaluate", *words, *lengths, PYTHONPATH=str(ROOT))
+    assert run.end(600) == 0, run.printed
+    script, cells = EXAMPLES / "for_cell_eval.py", tmp_path / "run" / "test" / "predictions" / "GRPO.h5ad"
+    subprocess.run([sys.executable, str(script), str(cells), "--out", str(tmp_path / "out")], check=True)
+    programs = installed("cell-eval==0.8.2")
+    files = ["-ap", str(tmp_path / "out" / "pred.h5ad"), "-ar", str(tmp_path / "out" / "real.h5ad")]
+    columns = ["--pert-col", "state", "--control-pert", "control", "-o", str(tmp_path / "out")]
+    subprocess.run([str(programs / "cell-eval"), "run", *files, *columns], check=True)
+    found = pandas.read_csv(tmp_path / "out" / "results.csv")
+    assert found["perturbation"].tolist() == ["cytokine IFN-beta"]
+    assert -1 <= found["pearson_delta"].item() <= 1
