@@ -52,7 +52,7 @@ def calibrate(
     split: Annotated[str, Option(help="validation: fit, and keep it in the model; test or ood: measure.")] = (
         "validation"
     ),
-    cells: Annotated[int, Option(min=1, help="Cells whose label is read, at most.")] = 128,
+    cells: Annotated[int, Option(min=1, help="Cells whose label is read, at most.")] = 400,
     out: Annotated[Path | None, Option(help="Also write what was measured, as JSON, with a .png beside it.")] = None,
     coverage: arguments.Coverage = 0.9,
     task: arguments.LabelTask = "",

@@ -129,7 +129,7 @@ class Model:
         return table, added[-1][PROVENANCE]["shared_genes"]
 
     def calibrate(
-        self, data: Path, *, split: str = "validation", cells: int = 128, task: str = "", **settings: Any
+        self, data: Path, *, split: str = "validation", cells: int = 400, task: str = "", **settings: Any
     ) -> dict[str, Any]:
         """Fit confidence, the worth of a reward against votes, and sets of labels on cells of the prepared ``data``.
 

@@ -1,9 +1,9 @@
-"""Dual rewards in verifiers: RL rows as a taskset, whose rewards ask the endpoint of the configuration to play the dual.
+"""Dual rewards in verifiers: RL rows as a taskset, whose rewards ask an endpoint to play the dual.
 
-Prepare the data and train SFT as usual, serve runs/cpu/sft by vLLM, name its address as `dual.endpoint` in
-runs/cpu/data/cellduality.json ({"urls": ["http://localhost:8000/v1"], "model": "sft", "tokenizer": "runs/cpu/sft"}), then:
-cd recipes/examples && vf-eval cellduality_taskset --env.taskset.data ../../runs/cpu/data -m sft -r 8 --no-push \
-    --client.base-url http://localhost:8000/v1
+Prepare the data and train SFT as usual, serve runs/cpu/sft by vLLM as "sft", and name it as `dual.endpoint` in
+runs/cpu/data/cellduality.json: {"urls": ["http://localhost:8000/v1"], "model": "sft", "tokenizer": "runs/cpu/sft"}.
+Then, where verifiers is installed (0.4; beside it transformers and aiohttp, and no trainer of ours), in this folder:
+vf-eval cellduality_taskset --env.taskset.data ../../runs/cpu/data -m sft -r 8 --client.base-url http://localhost:8000/v1
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 bash recipes/evaluate.sh --real-cells
 python recipes/examples/for_cell_eval.py runs/cpu/test/predictions/GRPO.h5ad --out runs/cpu/cell-eval
-cell-eval run -ap runs/cpu/cell-eval/pred.h5ad -ar runs/cpu/cell-eval/real.h5ad --pert-col state --control-pert control \
-    --celltype-col cell_type -o runs/cpu/cell-eval
+cd runs/cpu/cell-eval
+cell-eval run -ap pred.h5ad -ar real.h5ad --pert-col state --control-pert control --celltype-col cell_type
 """
 
 from __future__ import annotations

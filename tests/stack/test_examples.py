@@ -23,7 +23,7 @@ MAX_LEN = 128
 
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory):
-    """Return a function that installs packages into an environment of their own; it gives the folder of its commands."""
+    """Return a function that installs packages into a new environment; it gives the folder of its commands."""
 
     def install(*packages: str) -> Path:
         folder = tmp_path_factory.mktemp("environment")
