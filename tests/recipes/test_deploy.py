@@ -105,28 +105,23 @@ def test_the_job_is_stage_2_of_as_many_cards_as_its_pods_have(steps, dry):
 
 
 @pytest.fixture
-def submitted(project, program):
+def submitted(project, program, run):
     """Return a function that runs the Slurm job on so many nodes, of which Ray sees so many cards."""
     (project / "recipes" / "setup.sh").write_text("exit 0\n")
     calls = f'#!/bin/sh\necho "$(basename "$0") $*" >>"{project}/calls"\n'
     program("srun", f'{calls}while [ "${{1#--}}" != "$1" ]; do shift; done\nexec "$@"\n')
     program("scontrol", '#!/bin/sh\nprintf "a1\\na2\\n"\n')
 
-    def run(nodes: int, cards: int, **variables: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    def submit(nodes: int, cards: int, **variables: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
         program("ray", f'{calls}if [ "$1" = status ]; then echo " 0.0/{cards}.0 GPU"; else exec sleep 30; fi\n')
-        done = subprocess.run(
-            ["bash", str(project / "recipes/slurm/grpo_duality.sbatch"), "--train.seed", "3"],
-            env={
-                "PATH": f"{project / '.venv/bin'}:{os.defpath}", "HOME": str(project), "SLURM_SUBMIT_DIR": str(project),
-                "SLURM_NNODES": str(nodes), "SLURM_JOB_NODELIST": "a[1-2]", "SLURM_GPUS_ON_NODE": "4", "SET_UP": "0",
-                "DRY_RUN": "1", "PYTHON": sys.executable, **variables,
-            },
-            capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+        slurm = {"SUBMIT_DIR": str(project), "NNODES": str(nodes), "JOB_NODELIST": "a[1-2]", "GPUS_ON_NODE": "4"}
+        variables |= {f"SLURM_{name}": value for name, value in slurm.items()}
+        variables |= {"PATH": f"{project / '.venv/bin'}:{os.defpath}", "SET_UP": "0", "DRY_RUN": "1"}
+        done = run("slurm/grpo_duality.sbatch", "--train.seed", "3", **({"profile": ""} | variables))
         path = project / "calls"
         return done, sorted(path.read_text().splitlines()) if path.exists() else []
 
-    return run
+    return submit
 
 
 def test_several_nodes_are_one_ray_cluster_and_the_job_goes_to_it(submitted):
