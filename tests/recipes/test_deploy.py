@@ -8,7 +8,9 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -38,6 +40,7 @@ def test_the_base_is_pinned_and_its_compiler_as_old_as_that_of_the_lock(steps):
 def test_what_is_copied_is_the_users_and_no_secret_is_named(steps):
     [added] = [command for command in told(steps, "RUN") if "useradd" in command]
     user = re.search(f"--uid {told(steps, 'USER')[-1]} ([a-z]+) ", added)[1]
+    assert not told(steps, "ADD"), "nothing is fetched but by the set-up"
     assert all(f"--chown={user}:{user}" in copied for copied in told(steps, "COPY"))
     secrets = re.compile("TOKEN|KEY|PASSWORD|SECRET")
     assert not [rest for name, rest in steps if name in ("ARG", "ENV") and secrets.search(rest)]
@@ -77,9 +80,51 @@ def test_the_set_up_needs_no_more_than_what_is_copied_before_it(steps, tmp_path)
     assert (project / ".venv/.cellduality-setup").is_file()
 
 
-def test_the_job_is_stage_2_of_as_many_cards_as_its_pods_have(steps, dry):
-    job = yaml.safe_load((ROOT / "recipes/kubernetes/rayjob.yaml").read_text(encoding="utf-8"))
-    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+# The fields of ray.io/v1 and of a pod that are used, by their types in KubeRay's resource definition.
+POD = {
+    str: """containers.name containers.image containers.resources.requests.* containers.resources.limits.*
+        containers.volumeMounts.name containers.volumeMounts.mountPath volumes.name
+        volumes.persistentVolumeClaim.claimName volumes.emptyDir.medium volumes.emptyDir.sizeLimit""",
+    int: "securityContext.runAsUser securityContext.fsGroup",
+    bool: "securityContext.runAsNonRoot",
+}
+GROUP = {str: "rayStartParams.dashboard-host groupName", int: "replicas minReplicas maxReplicas"}
+RAY_JOB = {
+    str: "entrypoint runtimeEnvYAML rayClusterSpec.rayVersion",
+    int: "backoffLimit ttlSecondsAfterFinished",
+    bool: "shutdownAfterJobFinishes",
+}
+
+
+def fields(value: Any, path: str = "") -> Iterator[tuple[str, type]]:
+    """Yield (path, type) of whatever stands in a job; members of a list have the path of the list."""
+    for name, each in value.items() if isinstance(value, dict) else [("", each) for each in value]:
+        at = f"{path}.{name}".strip(".")
+        if isinstance(each, dict | list) and each:
+            yield from fields(each, at)
+        elif each != {}:
+            yield re.sub(r"(requests|limits)\..*", r"\1.*", at), type(each)
+
+
+@pytest.fixture(scope="module")
+def job() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "recipes/kubernetes/rayjob.yaml").read_text(encoding="utf-8"))
+
+
+def test_the_job_has_fields_of_its_kind_alone_and_those_that_have_to_be_there(job):
+    assert (job["apiVersion"], job["kind"], *job["metadata"]) == ("ray.io/v1", "RayJob", "name")
+    places = [("spec", RAY_JOB)]
+    for group in ("spec.rayClusterSpec.headGroupSpec", "spec.rayClusterSpec.workerGroupSpecs"):
+        places += [(group, GROUP), (f"{group}.template.spec", POD)]
+    known = {(f"{at}.{name}", kind) for at, of in places for kind, names in of.items() for name in names.split()}
+    assert {*fields({"spec": job["spec"]})} <= known
+    cluster = job["spec"]["rayClusterSpec"]
+    assert {"rayStartParams", "template"} <= cluster["headGroupSpec"].keys()
+    for group in cluster["workerGroupSpecs"]:
+        assert {"groupName", "minReplicas", "maxReplicas", "rayStartParams", "template"} <= group.keys()
+
+
+def test_the_job_is_stage_2_of_as_many_cards_as_its_pods_have(job, steps, dry):
     cluster = job["spec"]["rayClusterSpec"]
     [others] = cluster["workerGroupSpecs"]
     variables = yaml.safe_load(job["spec"]["runtimeEnvYAML"])["env_vars"]
