@@ -17,24 +17,12 @@ import typer.main
 from cellduality_plugin import __version__, cli
 from cellduality_plugin.config import Config
 from cellduality_plugin.tasks import TASKS
-from tests.commands.conftest import invoke
+from tests.commands.conftest import Ended, invoke
 from tests.data_prep.conftest import toy_cells
 
 CELLDUALITY = Path(sys.executable).with_name("cellduality")
 SETTINGS = ("--label-column", "kind", "--labelled", 6, "--rl-rows", 8)
 SHAPE = ("--hidden-size", 16, "--layers", 1, "--heads", 2)
-
-
-class Ended(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def cellduality(command) -> Callable[..., Ended]:
-    """Return a function that runs the command in this process."""
-    return lambda *words: Ended(*command(*words))
 
 
 class Toy(NamedTuple):
@@ -80,9 +68,9 @@ def untouched(toy) -> Callable[[], None]:
     return check_content
 
 
-def test_good_cells_are_prepared_for_the_pairs_that_a_file_of_cell_types_serves(toy, cellduality):
-    assert cellduality("version").out.strip() == __version__
-    ended = cellduality("agent-path", "--config", toy.data / "cellduality.json")
+def test_good_cells_are_prepared_for_the_pairs_that_a_file_of_cell_types_serves(toy, command):
+    assert command("version").out.strip() == __version__
+    ended = command("agent-path", "--config", toy.data / "cellduality.json")
     assert Path(ended.out.strip()).is_file()
     assert list(Config.load(toy.data / "cellduality.json").tasks) == list(TASKS)[:2]
 
@@ -91,8 +79,6 @@ def test_good_cells_are_prepared_for_the_pairs_that_a_file_of_cell_types_serves(
     ("flags", "where", "what"),
     [
         ("--expression log1p", "", "declared"),
-        ("--label-column type", "", "'type'"),
-        ("--labelled 2", "n_labelled", ""),
         ("--labelled 0", "n_labelled", ""),
         ("--task cell_type_annotation=many", "tasks.cell_type_annotation", "'many'"),
         ("--task drug_response", "tasks", "'drug_response'"),
@@ -101,13 +87,10 @@ def test_good_cells_are_prepared_for_the_pairs_that_a_file_of_cell_types_serves(
         ("--weights drug_response=2", "--weights", "'drug_response'"),
         ("--dual-temperature -1", "dual.temperature", ""),
         ("--species yeast", "species", "'yeast'"),
-        ("--held-out other:cell_type=NK", "--held-out", "other:cell_type=NK"),
     ],
 )
-def test_what_cannot_be_prepared_is_one_line_and_leaves_the_earlier_rows(
-    flags, where, what, toy, cellduality, untouched
-):
-    ended = cellduality("data", "prepare", toy.source, "--out", toy.data, *SETTINGS, *flags.split())
+def test_what_cannot_be_prepared_is_one_line_and_leaves_the_earlier_rows(flags, where, what, toy, command, untouched):
+    ended = command("data", "prepare", toy.source, "--out", toy.data, *SETTINGS, *flags.split())
     one_line(ended, where.format(**toy._asdict()), what)
     untouched()
     prepares = typer.main.get_command(cli.app).commands["data"].commands["prepare"]  # type: ignore[attr-defined]
@@ -115,8 +98,8 @@ def test_what_cannot_be_prepared_is_one_line_and_leaves_the_earlier_rows(
     assert {*re.findall(r"--[a-z][a-z-]+", ended.err)} <= flags_there_are
 
 
-def test_a_file_of_ones_own_needs_its_label_column(toy, cellduality, tmp_path):
-    ended = cellduality("data", "prepare", toy.source, "--out", tmp_path / "data")
+def test_a_file_of_ones_own_needs_its_label_column(toy, command, tmp_path):
+    ended = command("data", "prepare", toy.source, "--out", tmp_path / "data")
     one_line(ended, toy.source, hint="--label-column")
     assert not (tmp_path / "data").exists()
 
@@ -129,13 +112,13 @@ def test_a_file_of_ones_own_needs_its_label_column(toy, cellduality, tmp_path):
         ("agent-path --config {data}/cellduality.json", "data"),
     ],
 )
-def test_a_full_disk_leaves_what_was_there(words, where, toy, cellduality, untouched, monkeypatch):
+def test_a_full_disk_leaves_what_was_there(words, where, toy, command, untouched, monkeypatch):
     def refuse(handle: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", refuse)
     given = [word.format(**toy._asdict()) for word in words.split(" ")]
-    ended = cellduality(*given, *(SETTINGS if given[0] == "data" else ()))
+    ended = command(*given, *(SETTINGS if given[0] == "data" else ()))
     one_line(ended, getattr(toy, where), os.strerror(errno.ENOSPC))
     untouched()
 
@@ -160,11 +143,11 @@ def test_a_full_disk_leaves_what_was_there(words, where, toy, cellduality, untou
         ("evaluate --data {0}/gone", "{0}/gone"),
     ],
 )
-def test_a_slip_or_nothing_to_work_on_is_one_line_and_writes_nothing(words, where, toy, cellduality, tmp_path):
+def test_a_slip_or_nothing_to_work_on_is_one_line_and_writes_nothing(words, where, toy, command, tmp_path):
     (tmp_path / "train.log").write_text("Global step 1: {'reward': 0.5}")
     name, *flags = (word.format(tmp_path) for word in words.split(" "))
     usual = ("--data", toy.data, "--out", tmp_path / "out", "--model", f"SFT={toy.base}") if name == "evaluate" else ()
-    one_line(cellduality(name, *usual, *flags), where.format(tmp_path))
+    one_line(command(name, *usual, *flags), where.format(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["train.log"]
 
 
