@@ -198,7 +198,7 @@ evaluate_models() {
 benchmark() {
   export OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 NUMBA_NUM_THREADS=1 PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
   for_real mkdir -p "$BENCH_DIR"
-  perform python "$root/recipes/benchmarks/$1.py" all --out "$BENCH_DIR" "${@:2}"
+  perform python "$root/recipes/benchmarks/$1.py" --out "$BENCH_DIR" "${@:2}"
 }
 
 # What the audit chose, where REWARDS=auto leaves it to it; a dry run takes it that it will have chosen.

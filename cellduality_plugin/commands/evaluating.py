@@ -152,9 +152,8 @@ def seeds(
     Example: `cellduality seeds runs/seeds/*/test/metrics.json`
     """
     from cellduality_plugin.evaluation.compare_tables import seeds_table
-    from cellduality_plugin.evaluation.report import read_metrics
 
-    print(seeds_table([read_metrics(path) for path in metrics], before, after))
+    print(seeds_table(read_runs(metrics), before, after))
 
 
 def arms(

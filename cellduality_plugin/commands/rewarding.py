@@ -7,9 +7,9 @@ import itertools
 import os
 import sys
 from collections.abc import Container
-from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from tqdm import tqdm
 from typer import Argument, Option
@@ -28,9 +28,6 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, write_json, write_jsonl, write_text
-
-if TYPE_CHECKING:
-    from cellduality_plugin.evaluation.audit.engine import Players
 
 
 def audit_rewards(
@@ -99,10 +96,7 @@ def audit_rewards(
     )  # fmt: skip
     model = local_model(model)
     engine = EngineSettings(max_len, max_new_tokens, tensor_parallel_size=tensor_parallel)
-
-    def opened() -> AbstractContextManager[Players]:
-        return checkpoint_players(model, engine, run.dual, temperature=temperature, seed=seed, backend=backend)
-
+    opened = partial(checkpoint_players, model, engine, run.dual, temperature=temperature, seed=seed, backend=backend)
     content = audit(data, run, opened, settings)
     content["provenance"] = {"command": sys.argv, "model": str(model)}
     if choose:

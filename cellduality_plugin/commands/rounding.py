@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
@@ -15,9 +16,6 @@ from cellduality_plugin.commands.rewarding import write_chosen_rows
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.files import write_json
-
-if TYPE_CHECKING:
-    from cellduality_plugin.evaluation.audit.engine import Players
 
 
 def pseudo_label(
@@ -86,15 +84,10 @@ def pseudo_label(
     )  # fmt: skip
     model = local_model(model)
     engine = EngineSettings(max_len, max_new_tokens, tensor_parallel_size=tensor_parallel)
-
-    def opened() -> AbstractContextManager[Players | None]:
-        if not work.asks_policy:
-            return nullcontext()
-        return checkpoint_players(model, engine, run.dual, temperature=temperature, seed=seed)
-
     work = Work(data, run, settings, labelled or data / "sft.jsonl", previous, tell_truth)
+    players = partial(checkpoint_players, model, engine, run.dual, temperature=temperature, seed=seed)
     origin = {"model": model_hash(model), "engine": [max_len, max_new_tokens]}
-    content = work.write(rows, opened, origin, model.name)
+    content = work.write(rows, players if work.asks_policy else nullcontext, origin, model.name)
     if rl_rows:
         print(write_chosen_rows(rl_rows, rows.with_suffix(".rl.jsonl"), others - {*content["tasks"]}, rollout_batch))
     content["provenance"] = {"command": sys.argv, "model": str(model)}

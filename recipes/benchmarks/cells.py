@@ -246,4 +246,4 @@ def main(settings: argparse.Namespace) -> int:
 
 if __name__ == "__main__":
     wanted = dict.fromkeys(("genes", "per_cell", "file_cells", "file_genes"), int)
-    sys.exit(main(options(__doc__, sizes=[int], **wanted, file_density=float, strict=1)))
+    sys.exit(main(options(__doc__, out=Path, sizes=[int], **wanted, file_density=float, strict=1)))

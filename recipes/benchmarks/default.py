@@ -6,13 +6,12 @@ step, as a mean over seeds.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas
-from shared import markdown
+from shared import markdown, options
 
 from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.evaluation.curves import Band, panels, read_curves
@@ -76,11 +75,7 @@ def save_curves(root: Path, seeds: Sequence[str], arms: Sequence[str], *paths: P
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--seeds", nargs="+", required=True)
-    parser.add_argument("--arms", nargs="+", required=True)
-    given = parser.parse_args()
+    given = options(__doc__, root=Path, seeds=[str], arms=[str])
     table = audits_table([read_audit(given.root / seed / "audit/audit.json") for seed in given.seeds])
     write_text(given.root / "audits.md", table)
     print(table, end="")

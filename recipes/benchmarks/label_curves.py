@@ -7,7 +7,6 @@ column --reference, paired by seed, with its 95 % interval (Student's t).
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 from collections import defaultdict
@@ -15,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from shared import markdown
+from shared import SPLITS, markdown, options
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.compare import Spread, check_runs, paired_change, row_label, values_of
@@ -99,11 +98,7 @@ def draw(values: Values, labels: Mapping[str, str], path: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, help="the folder of recipes/benchmark_labels.sh: ALL_RUNS")
-    parser.add_argument("--split", choices=("validation", "test"), default="test")
-    parser.add_argument("--reference", default="SFT", help="the column that others are compared with")
-    given = parser.parse_args()
+    given = options(__doc__, "runs", split=SPLITS, reference="SFT")
     values, labels = read(given.runs, given.split)
     write_text(given.runs / f"{given.split}.md", "\n".join(tables(values, labels, given.reference)))
     draw(values, labels, given.runs / f"{given.split}.png")

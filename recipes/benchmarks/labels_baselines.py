@@ -1,11 +1,11 @@
 """Labels without a language model, from the labels and the unlabelled training cells of a prepared folder.
 
 python recipes/benchmarks/labels_baselines.py DATA --split test prints {name: {"accuracy": A, "macro_f1": F}} as JSON.
+The labels are those of a column of cells.jsonl, ``--column``.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import softmax
+from shared import SPLITS, options
 from sklearn.decomposition import TruncatedSVD
 from sklearn.linear_model import LogisticRegression
 from sklearn.semi_supervised import LabelSpreading
@@ -89,11 +90,7 @@ def answers(folder: Path, train: RealCells, others: RealCells, column: str) -> d
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("data", type=Path, help="a folder that `cellduality data prepare` wrote")
-    parser.add_argument("--split", choices=("validation", "test"), default="test")
-    parser.add_argument("--column", default="cell_type", help="the column of cells.jsonl with the labels")
-    given = parser.parse_args()
+    given = options(__doc__, "data", split=SPLITS, column="cell_type")
     train, others = (
         read_cells(given.data / "cells.jsonl", split, columns=(given.column,)) for split in ("train", given.split)
     )

@@ -6,13 +6,12 @@ RUNS/THEME/SEED/SPLIT/metrics.json. The paper's own rows stand below in grey whe
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from shared import SPLITS, options
 
 from cellduality_plugin.evaluation.compare import Spread
 from cellduality_plugin.evaluation.report import read_metrics
@@ -124,10 +123,7 @@ def over_seeds(found: list[dict[str, Any]], key: str, percent: bool) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("runs", type=Path, help="RUNS_DIR of recipes/reproduce_paper.sh")
-    parser.add_argument("--split", choices=("validation", "test"), default="test")
-    given = parser.parse_args()
+    given = options(__doc__, "runs", split=SPLITS)
     for one in TABLES:
         found = sorted((given.runs / one.theme).glob(f"*/{given.split}/metrics.json"))
         Console().print(shown(one, [read_metrics(path) for path in found]), "")

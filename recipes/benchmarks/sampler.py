@@ -142,4 +142,4 @@ def main(settings: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(options(__doc__, requests=int, concurrency=int, delay=float, repeats=1, strict=1)))
+    sys.exit(main(options(__doc__, out=Path, requests=int, concurrency=int, delay=float, repeats=1, strict=1)))

@@ -229,4 +229,4 @@ def row_of(name: str, run: dict[str, Any]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main(options(__doc__, clients=64, seconds=60.0, rows=8192, delay=0.02)))
+    sys.exit(main(options(__doc__, out=Path, clients=64, seconds=60.0, rows=8192, delay=0.02)))

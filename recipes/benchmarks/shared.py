@@ -21,14 +21,21 @@ from rich.table import Table
 console = Console() if sys.stdout.isatty() else Console(width=120)
 
 
-def options(what: str | None, **wanted: Any) -> argparse.Namespace:
-    """Return what the command line says: ``--out``, a folder, and what is ``wanted``: a default, a type, or [type]."""
+SPLITS = ("test", "validation")
+
+
+def options(what: str | None, *folders: str, **wanted: Any) -> argparse.Namespace:
+    """Return what the command line says: ``folders`` by their place, and options that are ``wanted``.
+
+    An option is written as its type, [type] for several, its default, or a tuple of choices, the first the default.
+    """
     parser = argparse.ArgumentParser(description=what)
-    parser.add_argument("command", choices=["all"])
-    parser.add_argument("--out", type=Path, required=True)
+    for name in folders:
+        parser.add_argument(name, type=Path)
     for name, value in wanted.items():
-        kind = value[0] if isinstance(value, list) else value
+        kind = value[0] if isinstance(value, list | tuple) else value
         more: dict[str, Any] = {"nargs": "+"} if isinstance(value, list) else {}
+        more |= {"choices": value} if isinstance(value, tuple) else {}
         more |= {"type": kind, "required": True} if isinstance(kind, type) else {"type": type(kind), "default": kind}
         parser.add_argument(f"--{name.replace('_', '-')}", **more)
     return parser.parse_args()

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 from typer.testing import CliRunner
 
 from cellduality_plugin import cli
 
-Command = Callable[..., tuple[int, str, str]]
+
+class Ended(NamedTuple):
+    """How a command ended: exit code, stdout, stderr."""
+
+    code: int
+    out: str
+    err: str
 
 
 def invoke(*words: object) -> str:
@@ -21,14 +28,14 @@ def invoke(*words: object) -> str:
 
 
 @pytest.fixture
-def command(monkeypatch, capsys) -> Command:
-    """Return a function that runs `cellduality` with some words and gives (exit code, stdout, stderr)."""
+def command(monkeypatch, capsys) -> Callable[..., Ended]:
+    """Return a function that runs `cellduality` with some words and says how it ended."""
 
-    def run(*words: object) -> tuple[int, str, str]:
+    def run(*words: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["cellduality", *map(str, words)])
         capsys.readouterr()
         with pytest.raises(SystemExit) as end:
             cli.main()
-        return int(end.value.code or 0), *capsys.readouterr()
+        return Ended(int(end.value.code or 0), *capsys.readouterr())
 
     return run

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from cellduality_plugin.commands.evaluating import read_runs
 from tests.commands.conftest import invoke
 from tests.evaluation.test_compare import KEY, make_runs
 from tests.refused import refused
@@ -38,8 +37,9 @@ def test_the_tables_are_printed_and_written_with_a_plot_and_the_seeds(paths, tmp
 def test_a_seed_that_is_given_twice_and_runs_without_a_headline_are_refused(paths, tmp_path):
     copy = tmp_path / "copy.json"
     copy.write_bytes(Path(paths[0]).read_bytes())
-    with refused("repeated-run"):
-        read_runs([*map(Path, paths), copy])
+    for command in ("seeds", "arms"):
+        with refused("repeated-run"):
+            invoke(command, *paths, copy)
     copy.write_text(copy.read_text().replace("accuracy", "validity"))
     with refused("no-headline"):
         invoke("arms", copy, "--oracle", "")

@@ -203,12 +203,10 @@ class TestScreens:
                 assert f'"{cells[example.id]["perturbation"]}"' not in row["label"].replace('"control":', "")
 
     def test_past_the_bound_a_question_says_how_labels_are_written(self, screen):
-        usual, folder = rows_of(screen(*SCREEN), "rl"), screen(*SCREEN, "--list-labels", 2)
+        folder = screen(*SCREEN, "--list-labels", 2)
         assert Vocabulary.load(folder / "vocabulary.json").listed == 2
-        for row, short in zip(usual, rows_of(folder, "rl"), strict=True):
-            assert row["label"] == short["label"]
-            is_asked = row["datasource"] == IDENTIFICATION
-            assert ("The perturbations are:" in row["input"], "too many to list" in short["input"]) == (is_asked,) * 2
+        for row in rows_of(folder, "rl"):
+            assert ("too many to list" in row["input"]) == (row["datasource"] == IDENTIFICATION)
 
     def test_columns_of_our_names_need_no_flag_and_those_of_no_question_leave_no_cell_out(self, screen):
         done = {"perturbation": ["control", "drug nutlin"] * 60}

@@ -42,7 +42,7 @@ def run(project: Path) -> Run:
         recipe: str, *arguments: str, profile: str = "cpu", **variables: str
     ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            ["bash", str(project / "recipes" / f"{recipe}.sh"), *arguments],
+            ["bash", str(project / "recipes" / (recipe if "." in recipe else f"{recipe}.sh")), *arguments],
             env={"PATH": os.defpath, "PYTHON": sys.executable, "HOME": str(project.parent), "PROFILE": profile}
             | variables,
             cwd=project.parent,

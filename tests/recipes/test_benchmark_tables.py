@@ -149,8 +149,8 @@ class TestPaperTables:
         assert paper[0:8:7] == ["96.34", "81.78"]
         assert [line for line in lines if line and line[0] == "none"] == [["none", *"––––––"], ["none", *"–––––"]]
 
-    def test_tables_name_tasks_sets_and_metrics_that_there_are(self):
-        for table in runpy.run_path(str(FOLDER / "paper_tables.py"))["TABLES"]:
+    def test_tables_name_tasks_sets_and_metrics_that_there_are(self, benchmarks):
+        for table in benchmarks("paper_tables").TABLES:
             assert table.task in TASKS
             assert {*table.sets} - {"ood"} <= {*DATASETS}
             names = {name.rpartition("_")[0] if "knn" in name else name for name in table.metrics}

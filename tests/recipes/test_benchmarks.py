@@ -37,7 +37,7 @@ def generate_sentences(adata, vocab, delimiter=" ", random_state=42):
 
 def measured(name: str, words: str, out: Path, *path: Path) -> tuple[str, dict]:
     """Return what a benchmark prints, and what it writes."""
-    command = [sys.executable, "-W", "ignore", str(ROOT / f"recipes/benchmarks/{name}.py"), "all", "--out", str(out)]
+    command = [sys.executable, "-W", "ignore", str(ROOT / f"recipes/benchmarks/{name}.py"), "--out", str(out)]
     environment = {**os.environ, "PYTHONPATH": ":".join(map(str, (ROOT, *path))), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*command, *words.split(), "--strict", "0"], env=environment, capture_output=True, text=True, timeout=240

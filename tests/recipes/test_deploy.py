@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
@@ -38,15 +37,11 @@ def test_the_base_is_pinned_and_its_compiler_as_old_as_that_of_the_lock(steps):
     assert f"\nnvidia-cuda-nvcc=={found[1]}." in (ROOT / "recipes/requirements/gpu.lock").read_text(encoding="utf-8")
 
 
-def test_it_ends_as_a_user_without_rights_and_fetches_nothing_by_itself(steps):
+def test_what_is_copied_is_the_users_and_no_secret_is_named(steps):
     [added] = [command for command in told(steps, "RUN") if "useradd" in command]
     user = re.search(f"--uid {told(steps, 'USER')[-1]} ([a-z]+) ", added)[1]
-    assert not told(steps, "ADD")
+    assert not told(steps, "ADD"), "nothing is fetched but by the set-up"
     assert all(f"--chown={user}:{user}" in copied for copied in told(steps, "COPY"))
-    [apt] = [command for command in told(steps, "RUN") if "apt-get" in command]
-    assert "--no-install-recommends" in apt
-    assert "rm -rf /var/lib/apt/lists/*" in apt
-    assert json.loads(told(steps, "CMD")[-1])[0] == "bash"
     secrets = re.compile("TOKEN|KEY|PASSWORD|SECRET")
     assert not [rest for name, rest in steps if name in ("ARG", "ENV") and secrets.search(rest)]
 
@@ -154,32 +149,24 @@ def test_the_job_is_stage_2_of_as_many_cards_as_its_pods_have(job, steps, dry):
     assert f"\nray=={cluster['rayVersion']}\n" in lock
 
 
-CALLS = '#!/bin/sh\necho "$(basename "$0") $*" >>"{folder}/calls"\n'
-
-
 @pytest.fixture
-def submitted(project, program):
+def submitted(project, program, run):
     """Return a function that runs the Slurm job on so many nodes, of which Ray sees so many cards."""
     (project / "recipes" / "setup.sh").write_text("exit 0\n")
-    calls = CALLS.format(folder=project)
+    calls = f'#!/bin/sh\necho "$(basename "$0") $*" >>"{project}/calls"\n'
     program("srun", f'{calls}while [ "${{1#--}}" != "$1" ]; do shift; done\nexec "$@"\n')
     program("scontrol", '#!/bin/sh\nprintf "a1\\na2\\n"\n')
 
-    def run(nodes: int, cards: int, **variables: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
+    def submit(nodes: int, cards: int, **variables: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
         program("ray", f'{calls}if [ "$1" = status ]; then echo " 0.0/{cards}.0 GPU"; else exec sleep 30; fi\n')
-        done = subprocess.run(
-            ["bash", str(project / "recipes/slurm/grpo_duality.sbatch"), "--train.seed", "3"],
-            env={
-                "PATH": f"{project / '.venv/bin'}:{os.defpath}", "HOME": str(project), "SLURM_SUBMIT_DIR": str(project),
-                "SLURM_NNODES": str(nodes), "SLURM_JOB_NODELIST": "a[1-2]", "SLURM_GPUS_ON_NODE": "4", "SET_UP": "0",
-                "DRY_RUN": "1", "PYTHON": sys.executable, **variables,
-            },
-            capture_output=True, text=True, timeout=60,
-        )  # fmt: skip
+        slurm = {"SUBMIT_DIR": str(project), "NNODES": str(nodes), "JOB_NODELIST": "a[1-2]", "GPUS_ON_NODE": "4"}
+        variables |= {f"SLURM_{name}": value for name, value in slurm.items()}
+        variables |= {"PATH": f"{project / '.venv/bin'}:{os.defpath}", "SET_UP": "0", "DRY_RUN": "1"}
+        done = run("slurm/grpo_duality.sbatch", "--train.seed", "3", **({"profile": ""} | variables))
         path = project / "calls"
         return done, sorted(path.read_text().splitlines()) if path.exists() else []
 
-    return run
+    return submit
 
 
 def test_several_nodes_are_one_ray_cluster_and_the_job_goes_to_it(submitted):

@@ -10,8 +10,6 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-
 
 def commands(printed: str) -> list[list[str]]:
     """Return the words of every command that does something, without those that only look at the next."""
@@ -25,14 +23,6 @@ def told(flag: str, words: Sequence[str]) -> list[str]:
 
 def rollouts(printed: str) -> list[str]:
     return [" ".join(words) for words in commands(printed) if "openrlhf.cli.train_ppo_ray" in words]
-
-
-def test_every_recipe_stops_at_the_first_failure_and_has_a_profile():
-    for path in (path for path in (ROOT / "recipes").glob("*.sh") if path.stem != "common"):
-        lines = path.read_text(encoding="utf-8").splitlines()
-        assert lines[0] == "#!/usr/bin/env bash", path
-        assert next(line for line in lines if line and line[0] != "#") == "set -euo pipefail", path
-        assert 'source "$(dirname "${BASH_SOURCE[0]}")/common.sh"' in lines, path
 
 
 @pytest.mark.parametrize(
