@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -25,6 +25,7 @@ Matrix: TypeAlias = Literal["X", "raw"]
 
 # So many cells are looked at to tell logarithms from other fractions, of so many expressed genes at least.
 FIRST_CELLS, FEW_VALUES = 256, 8
+HELD = 64_000_000  # stored values, 512 MB, up to which a matrix is kept in memory once it was read
 LOG_CEILING = 20.0  # log1p of counts per 10,000 never passes 9.3, of counts per million 13.9; counts nearly always do
 
 NAMED = {
@@ -75,7 +76,15 @@ def load_h5ad(
     labels = {} if label_column is None else {"cell_type": label_column}
     obs, rows, missing = _obs(tables, {**labels, **(columns or {})}, further, control, path)
     counts = _are_counts(tables.matrix, expression, path)
-    return CellTable(obs, genes, counts, {**drops, **missing}, partial(tables.matrix.rows, rows, kept))
+    return CellTable(obs, genes, counts, {**drops, **missing}, _blocks(tables.matrix, rows, kept))
+
+
+def _blocks(stored: StoredMatrix, rows: NDArray[np.bool_], columns: NDArray[np.int64]) -> Callable[[], Iterator[Any]]:
+    """Return what gives the chosen part of a matrix in blocks; of at most :data:`HELD` values it is read once."""
+    if stored.size() > HELD:
+        return partial(stored.rows, rows, columns)
+    held = cache(lambda: [*stored.rows(rows, columns)])
+    return lambda: iter(held())
 
 
 def _genes(

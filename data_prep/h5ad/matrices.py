@@ -61,6 +61,12 @@ class StoredMatrix:
         cells, genes = map(int, stored.shape)
         return cls(path, key, "dense" if sparse is None else sparse.format, (cells, genes))
 
+    def size(self) -> int:
+        """Return how many values are stored."""
+        with readable(self.path), h5py.File(self.path) as file:
+            node = file[self.key]
+            return int(node.size if self.layout == "dense" else node["data"].size)
+
     def values(self) -> Iterator[NDArray[Any]]:
         """Yield all stored values, in blocks, as flat arrays of the type they are stored in."""
         with readable(self.path), h5py.File(self.path) as file:
