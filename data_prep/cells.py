@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
 from data_prep.h5ad.genes import to_human
 
@@ -101,6 +102,9 @@ class RankedCells:
     def __len__(self) -> int:
         return len(self.top)
 
+    def __iter__(self) -> Iterator[Cell]:
+        return map(self.cell, range(len(self)))
+
     @property
     def rows(self) -> dict[str, int]:
         """The row of each cell, by its id: set and barcode."""
@@ -114,6 +118,11 @@ class RankedCells:
     def genes(self, row: int) -> tuple[str, ...]:
         """Return the genes of the cell in that row, descending by expression."""
         return tuple(self.names[place] for place in self.top[row].tolist() if place >= 0)
+
+    def cell(self, row: int) -> Cell:
+        """Return the cell in that row, with all that is known of it."""
+        known = {str(name): str(self.obs[name].iat[row]) for name in self.obs.columns}
+        return Cell(f"{self.source}/{self.obs.index[row]}", self.genes(row), known)
 
 
 def rank_cells(

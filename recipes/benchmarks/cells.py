@@ -184,7 +184,7 @@ def convert(path: Path) -> dict[str, Any]:
         "seconds": time.perf_counter() - start,
         "cpu_seconds": used.ru_utime + used.ru_stime,
         "peak_mb": used.ru_maxrss / 1e3,
-        "checked": ranked.genes(0)[:3],
+        "checked": ranked.cell(0).genes[:3],
     }
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from cellduality_plugin.cell_sentences import sentence
+from cellduality_plugin.cell_sentences import Cell, sentence
 from cellduality_plugin.parsing import Genes, join_response
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep import ranking
@@ -36,22 +36,22 @@ def adata_of(values: np.ndarray, genes: list[str]) -> anndata.AnnData:
 def test_what_is_left_out_is_counted_by_reason():
     values = np.array([[1.0, 2.0, 3.0, 4.0], [0.0, 1.0, 9.0, 9.0], [5.0, 4.0, 9.0, 9.0]])
     ranked = rank_cells(adata_of(values, ["A", "B", "C D", "E,F"]), source="t", top=4, min_genes=2)
-    assert {name: ranked.genes(row) for name, row in ranked.rows.items()} == {"t/c0": ("B", "A"), "t/c2": ("A", "B")}
+    assert list(ranked) == [Cell("t/c0", ("B", "A"), {"cell_type": "B"}), Cell("t/c2", ("A", "B"), {"cell_type": "B"})]
     assert ranked.known(["cell_type"]) == {"t/c0": {"cell_type": "B"}, "t/c2": {"cell_type": "B"}}
     assert ranked.expressed == ("A", "B")
     assert ranked.drops == {UNSPEAKABLE_GENE: 2, FEW_GENES: 1}
     few = rank_cells(adata_of(values, list("ABCD")), source="t", top=4, min_genes=2, genes="AD")
-    assert [few.genes(row) for row in range(len(few))] == [("D", "A"), ("D", "A")]
+    assert [cell.genes for cell in few] == [("D", "A"), ("D", "A")]
 
 
 def test_equals_are_ranked_by_name_and_duplicates_summed_in_a_copy():
     twice = scipy.sparse.csr_matrix((np.array([1.0, 2.0, 2.0]), np.array([0, 1, 0]), np.array([0, 3])), shape=(1, 2))
     adata = adata_of(np.zeros((1, 2)), ["A", "B"])
     adata.X = twice
-    assert rank_cells(adata, source="t", top=2, min_genes=2).genes(0) == ("A", "B")
+    assert [cell.genes for cell in rank_cells(adata, source="t", top=2, min_genes=2)] == [("A", "B")]
     assert adata.X.nnz == 3
     equal = rank_cells(adata_of(np.ones((1, 3)), ["B", "C", "A"]), source="t", top=2, min_genes=2)
-    assert equal.genes(0) == ("A", "B")
+    assert equal.cell(0).genes == ("A", "B")
 
 
 def test_no_cell_left_is_refused():
@@ -72,6 +72,7 @@ def test_blocks_of_a_file_rank_like_all_of_it_and_are_as_wide_as_the_longest_cel
     assert len(list(loaded.blocks())) > 5
     assert (in_blocks.top.dtype, in_blocks.top.shape[1]) == (np.int16, 12)
     assert in_blocks.top.tolist() == whole.top.tolist()
+    assert list(in_blocks) == list(whole)
     assert (in_blocks.names, in_blocks.expressed) == (whole.names, whole.expressed)
 
 
