@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -25,7 +25,6 @@ Matrix: TypeAlias = Literal["X", "raw"]
 
 # So many cells are looked at to tell logarithms from other fractions, of so many expressed genes at least.
 FIRST_CELLS, FEW_VALUES = 256, 8
-HELD = 64_000_000  # stored values, 512 MB, up to which a matrix is kept in memory once it was read
 LOG_CEILING = 20.0  # log1p of counts per 10,000 never passes 9.3, of counts per million 13.9; counts nearly always do
 
 NAMED = {
@@ -60,8 +59,9 @@ def load_h5ad(
     gene_symbols: str | None = None,  # column of ``var``; genes without a symbol of their own are left out
     species: Species | None = None,  # a mouse's genes become their one-to-one human orthologues; None: as they are
     control: Collection[str] = (),  # perturbations that mean something even if they read like a missing value ("none")
+    held: int = 0,  # stored values up to which the matrix is kept in memory once it was read
 ) -> CellTable:
-    """Return the labelled cells of an .h5ad file, all of it checked and none of it held; what is left out is counted.
+    """Return the labelled cells of an .h5ad file, all of it checked; what is left out is counted.
 
     A CellDualityError is raised if the file is unreadable; the matrix is empty, all zeros, or has NaN, infinite or
     negative values; its values are not what ``expression`` says; gene or cell names repeat; a column or layer is
@@ -76,15 +76,10 @@ def load_h5ad(
     labels = {} if label_column is None else {"cell_type": label_column}
     obs, rows, missing = _obs(tables, {**labels, **(columns or {})}, further, control, path)
     counts = _are_counts(tables.matrix, expression, path)
-    return CellTable(obs, genes, counts, {**drops, **missing}, _blocks(tables.matrix, rows, kept))
-
-
-def _blocks(stored: StoredMatrix, rows: NDArray[np.bool_], columns: NDArray[np.int64]) -> Callable[[], Iterator[Any]]:
-    """Return what gives the chosen part of a matrix in blocks; of at most :data:`HELD` values it is read once."""
-    if stored.size() > HELD:
-        return partial(stored.rows, rows, columns)
-    held = cache(lambda: [*stored.rows(rows, columns)])
-    return lambda: iter(held())
+    read = partial(tables.matrix.rows, rows, kept)
+    once = cache(lambda: [*read()])
+    blocks = (lambda: iter(once())) if tables.matrix.size() <= held else read
+    return CellTable(obs, genes, counts, {**drops, **missing}, blocks)
 
 
 def _genes(

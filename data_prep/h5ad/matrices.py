@@ -230,11 +230,8 @@ def other_matrices(path: Path, asked: str) -> tuple[str, ...]:
         layers = {f"layers/{name}": f"--layer {name}" for name in file.get("layers", ())}
         for key, flag in {"X": "--matrix X", "raw/X": "--matrix raw", "raw.X": "--matrix raw", **layers}.items():
             with contextlib.suppress(CellDualityError, *READ_ERRORS):
-                if (
-                    key in file
-                    and key != asked
-                    and (kind := StoredMatrix.find(file, path, key).first_values()) != "bad"
-                ):
+                kind = StoredMatrix.find(file, path, key).first_values() if key in file and key != asked else "bad"
+                if kind != "bad":
                     found[flag] = kind == "whole"
     return tuple(sorted(found, key=lambda flag: not found[flag]))
 
