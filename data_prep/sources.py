@@ -238,13 +238,7 @@ def look_at(
 
 
 def tasks_for(usable: Collection[str]) -> tuple[str, ...]:
-    """Return the built-in pairs whose columns are all ``usable``.
-
-    Examples
-    --------
-    >>> tasks_for({"perturbation"})
-    ('perturbation_response_generation', 'perturbation_identification')
-    """
+    """Return the built-in pairs whose columns are all ``usable``."""
     return tuple(name for name, task in TASKS.items() if asked_columns([task]) <= {*usable})
 
 
