@@ -110,20 +110,6 @@ def test_a_thinned_question_leaves_the_dual_the_whole_cell():
             assert ANNOTATION.whole(shown) == whole.unknown
 
 
-def test_the_first_view_is_the_whole_cell_and_the_others_have_lost_genes():
-    cells = {cell.id: cell for cell in cells_of(4)}
-    rows = make_sft(list(cells.values()), [GENERATION], views=3)
-    written = {number: [] for number in cells}
-    for row in rows:
-        if row["direction"] == "primal":
-            written[row["id"]].append(GENERATION.parse_answer(row["output"], VOCABULARY).value)
-    for number, views in written.items():
-        whole = cells[number].genes
-        assert sorted(map(len, views)) == [9, 9, 12]
-        assert whole in views
-        assert all([gene for gene in whole if gene in view] == list(view) for view in views), "in another order"
-
-
 class Odd(type(ANNOTATION)):
     """A pair that leaves nothing to rebuild, or whose question hangs on the split."""
 
