@@ -67,8 +67,6 @@ class CellTable:
         """Return the ``count`` genes whose log1p of counts per 10,000 varies most in the chosen ``cells``.
 
         Compared are variances less the median variance of the genes of a like mean, in up to :data:`BINS` bins.
-        Dispersions, being ratios, would choose rare genes, which no sentence of the highest genes ever holds; plain
-        variances would choose ribosomal ones, which all sentences hold.
         """
         total, squares = np.zeros(len(self.genes)), np.zeros(len(self.genes))
         first = 0

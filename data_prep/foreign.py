@@ -29,11 +29,6 @@ def shareable(name: str) -> dict[str, str]:
     """Return the shared type of each label of a set that has one; labels without a counterpart are left out.
 
     A CellDualityError is raised if the registry knows of no shared type in that set.
-
-    Examples
-    --------
-    >>> shareable("kidney_immune")["MNPa(mono)"], "Mast cell" in shareable("kidney_immune")
-    ('Monocyte', False)
     """
     known = {name: {label: c for label, c in dataset.coarse_types.items() if c} for name, dataset in DATASETS.items()}
     if shared := known.get(name):

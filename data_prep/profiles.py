@@ -177,9 +177,8 @@ def _naive_bayes(evidence: _Evidence, rounds: int) -> tuple[NDArray[np.float64],
     known, dense = evidence.labels != UNKNOWN, given.toarray()
     for _ in range(rounds):
         scores = TEMPER * (evidence.present @ weights.T + bias)
-        guesses = np.exp(
-            log_softmax(np.where(dense.any(axis=0), scores, -np.inf), axis=1)
-        )  # no cell is of an unknown label
+        possible = np.where(dense.any(axis=0), scores, -np.inf)  # no cell is of an unknown label
+        guesses = np.exp(log_softmax(possible, axis=1))
         guesses[known] = dense[known]
         for _ in range(2):
             guesses = (1 - SMOOTHING) * guesses + SMOOTHING * (evidence.near @ guesses)

@@ -20,6 +20,7 @@ from data_prep.loading.dataset import Dataset
 from data_prep.settings import SourceSettings
 from data_prep.splits import PublishedSplit
 
+HELD = 64_000_000  # values of a matrix, 512 MB, up to which it is read once and kept while rows are made of it
 JOINED = "cell of a combination that others have in another order or form (kept, under one label)"
 
 
@@ -86,7 +87,7 @@ def _file(dataset: Dataset | None, settings: SourceSettings, split: PublishedSpl
     further = [column for column in (*held, *match) if column not in ours]
 
     how = settings.model_dump(include={"layer", "columns", "gene_symbols", "species"})
-    how |= {"expression": expression, "matrix": matrix, "further": further}
+    how |= {"expression": expression, "matrix": matrix, "further": further, "held": HELD}
 
     def read() -> CellTable:
         table = load_h5ad(path, label, control=control_names(settings.control), **how)
@@ -237,13 +238,7 @@ def look_at(
 
 
 def tasks_for(usable: Collection[str]) -> tuple[str, ...]:
-    """Return the built-in pairs whose columns are all ``usable``.
-
-    Examples
-    --------
-    >>> tasks_for({"perturbation"})
-    ('perturbation_response_generation', 'perturbation_identification')
-    """
+    """Return the built-in pairs whose columns are all ``usable``."""
     return tuple(name for name, task in TASKS.items() if asked_columns([task]) <= {*usable})
 
 

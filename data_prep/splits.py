@@ -49,14 +49,7 @@ class PublishedSplit:
         return f"{text}. Not as published: {self.unknown}" if self.unknown else text
 
     def held_values(self, column: str, values: Collection[str]) -> dict[str, str]:
-        """Return {value: the one of ``held_out`` that it is} of those ``values`` of a column that are held out.
-
-        Examples
-        --------
-        >>> split = PublishedSplit(held_out={"drug": ("Trametinib",)}, first_word=True)
-        >>> split.held_values("drug", ["Trametinib (GSK1120212)", "Tram", ""])
-        {'Trametinib (GSK1120212)': 'Trametinib'}
-        """
+        """Return {value: the one of ``held_out`` that it is} of those ``values`` of a column that are held out."""
         names = {value: value.partition(" ")[0] if self.first_word else value for value in values}
         return {value: name for value, name in names.items() if name in self.held_out[column]}
 

@@ -93,7 +93,7 @@ class View:
 def read_views(settings: PrepareSettings, sources: Sequence[Source], tasks: Mapping[str, DualTask]) -> list[View]:
     """Return the view of each source that trains: read, ranked, split, cut to the chosen genes, and paired.
 
-    The matrix of a source is passed over once; twice more where the most variable genes of the training cells are the
+    The blocks of a source are passed over once; twice more where the most variable genes of the training cells are the
     vocabulary; and as far as is needed for the mean expression at each rank. A CellDualityError is raised if a column
     is missing that a task asks for, or the cells cannot be split or paired as the settings say.
     """

@@ -41,13 +41,7 @@ def is_feature(name: str, kind: object = None, of_genes: bool = False) -> bool:
 
 
 def symbol_kind(name: str) -> Kind:
-    """Return what a gene's name is.
-
-    Examples
-    --------
-    >>> [symbol_kind(name) for name in ("CD3E", "Cd3e", "ENSG00000198851.5", "G17")]
-    ['human', 'mouse', 'ensembl', 'other']
-    """
+    """Return what a gene's name is."""
     human, mouse = name in human_symbols(), name in mouse_symbols()
     if human != mouse:  # a few symbols, such as C3, are spelled alike in both
         return "human" if human else "mouse"

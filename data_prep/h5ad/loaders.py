@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -59,8 +59,9 @@ def load_h5ad(
     gene_symbols: str | None = None,  # column of ``var``; genes without a symbol of their own are left out
     species: Species | None = None,  # a mouse's genes become their one-to-one human orthologues; None: as they are
     control: Collection[str] = (),  # perturbations that mean something even if they read like a missing value ("none")
+    held: int = 0,  # stored values up to which the matrix is kept in memory once it was read
 ) -> CellTable:
-    """Return the labelled cells of an .h5ad file, all of it checked and none of it held; what is left out is counted.
+    """Return the labelled cells of an .h5ad file, all of it checked; what is left out is counted.
 
     A CellDualityError is raised if the file is unreadable; the matrix is empty, all zeros, or has NaN, infinite or
     negative values; its values are not what ``expression`` says; gene or cell names repeat; a column or layer is
@@ -75,7 +76,10 @@ def load_h5ad(
     labels = {} if label_column is None else {"cell_type": label_column}
     obs, rows, missing = _obs(tables, {**labels, **(columns or {})}, further, control, path)
     counts = _are_counts(tables.matrix, expression, path)
-    return CellTable(obs, genes, counts, {**drops, **missing}, partial(tables.matrix.rows, rows, kept))
+    read = partial(tables.matrix.rows, rows, kept)
+    once = cache(lambda: [*read()])
+    blocks = (lambda: iter(once())) if tables.matrix.size() <= held else read
+    return CellTable(obs, genes, counts, {**drops, **missing}, blocks)
 
 
 def _genes(

@@ -61,6 +61,12 @@ class StoredMatrix:
         cells, genes = map(int, stored.shape)
         return cls(path, key, "dense" if sparse is None else sparse.format, (cells, genes))
 
+    def size(self) -> int:
+        """Return how many values are stored."""
+        with readable(self.path), h5py.File(self.path) as file:
+            node = file[self.key]
+            return int(node.size if self.layout == "dense" else node["data"].size)
+
     def values(self) -> Iterator[NDArray[Any]]:
         """Yield all stored values, in blocks, as flat arrays of the type they are stored in."""
         with readable(self.path), h5py.File(self.path) as file:
@@ -224,11 +230,8 @@ def other_matrices(path: Path, asked: str) -> tuple[str, ...]:
         layers = {f"layers/{name}": f"--layer {name}" for name in file.get("layers", ())}
         for key, flag in {"X": "--matrix X", "raw/X": "--matrix raw", "raw.X": "--matrix raw", **layers}.items():
             with contextlib.suppress(CellDualityError, *READ_ERRORS):
-                if (
-                    key in file
-                    and key != asked
-                    and (kind := StoredMatrix.find(file, path, key).first_values()) != "bad"
-                ):
+                kind = StoredMatrix.find(file, path, key).first_values() if key in file and key != asked else "bad"
+                if kind != "bad":
                     found[flag] = kind == "whole"
     return tuple(sorted(found, key=lambda flag: not found[flag]))
 

@@ -23,13 +23,7 @@ from data_prep.traces.questions import Question, read_questions
 
 @dataclass(frozen=True)
 class Tokens:
-    """Tokens of prompts and of completions; they add up.
-
-    Examples
-    --------
-    >>> Tokens(1000, 200) + Tokens(500, 0)
-    Tokens(prompt=1500, completion=200)
-    """
+    """Tokens of prompts and of completions; they add up."""
 
     prompt: int = 0
     completion: int = 0

@@ -174,11 +174,6 @@ def test_same_seed_gives_the_same_bytes_and_a_second_run_does_nothing(prepared, 
     assert (tmp_path / "again" / "model.safetensors").read_bytes() != first["model.safetensors"]
 
 
-def test_a_label_is_one_token(prepared, tokenizer):
-    for label in {row["cell_type"] for row in prepared.rows("cells.jsonl")}:
-        assert tokenizer.tokenize(f"<answer>{label}</answer>") == ["<answer>", label, "</answer>"]
-
-
 def test_missing_data_and_uneven_heads_are_refused(prepared, tmp_path):
     with refused("missing-file"):
         build_small_llama(tmp_path, tmp_path / "out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
 from dataclasses import replace
 from itertools import pairwise
@@ -147,16 +146,6 @@ def test_labels_of_other_cells_give_the_same_rows(generalist, tmp_path, monkeypa
     prepare(wanted, tmp_path / "shuffled")
     for name, same in ((PRETRAIN_FILE, True), ("sft.jsonl", False), ("cells.jsonl", False)):
         assert ((tmp_path / "shuffled" / name).read_bytes() == (summary.out / name).read_bytes()) == same, name
-
-
-def test_without_views_there_is_no_file_and_an_earlier_one_goes(generalist, tmp_path):
-    wanted, summary = generalist
-    others = {name: (summary.out / name).read_bytes() for name in ("sft.jsonl", "rl.jsonl", "eval_test.jsonl")}
-    shutil.copytree(summary.out, tmp_path / "data")
-    again = prepare(wanted.model_copy(update={"pretrain_views": 0}), tmp_path / "data")
-    assert PRETRAIN_FILE not in again.manifests
-    assert not [path for path in again.out.iterdir() if path.name.startswith(PRETRAIN_FILE)]
-    assert {name: (again.out / name).read_bytes() for name in others} == others
 
 
 def test_the_small_llama_knows_every_word_and_a_cluster_is_one_token(generalist, tmp_path):

@@ -16,7 +16,7 @@ from cellduality_plugin.tasks import TASKS, get_task
 from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.pseudo import label_tasks, question, served
-from data_prep.rows import audit_rows, eval_rows, rl_rows, sft_rows
+from data_prep.rows import audit_rows, rl_rows, sft_rows
 from tests.refused import refused
 
 GENES = tuple(f"G{number}" for number in range(12))
@@ -110,20 +110,6 @@ def test_a_thinned_question_leaves_the_dual_the_whole_cell():
             assert ANNOTATION.whole(shown) == whole.unknown
 
 
-def test_the_first_view_is_the_whole_cell_and_the_others_have_lost_genes():
-    cells = {cell.id: cell for cell in cells_of(4)}
-    rows = make_sft(list(cells.values()), [GENERATION], views=3)
-    written = {number: [] for number in cells}
-    for row in rows:
-        if row["direction"] == "primal":
-            written[row["id"]].append(GENERATION.parse_answer(row["output"], VOCABULARY).value)
-    for number, views in written.items():
-        whole = cells[number].genes
-        assert sorted(map(len, views)) == [9, 9, 12]
-        assert whole in views
-        assert all([gene for gene in whole if gene in view] == list(view) for view in views), "in another order"
-
-
 class Odd(type(ANNOTATION)):
     """A pair that leaves nothing to rebuild, or whose question hangs on the split."""
 
@@ -187,15 +173,6 @@ def test_weights_share_out_the_rows_and_zero_makes_none():
     assert {row["datasource"] for row in make_rl({ANNOTATION: 0.0, GENERATION: 1.0}, 10)} == {GENERATION.name}
     with refused("no-cells"):
         make_rl({ANNOTATION: 1.0}, 5, includes_labelled=False, unlabelled=[])
-
-
-def test_eval_rows_hold_gold_once_for_every_cell_and_task():
-    cells = cells_of(5)
-    rows = list(eval_rows(cells, [ANNOTATION, GENERATION], VOCABULARY, hidden=0.25, rng=np.random.default_rng(0)))
-    assert [(row["id"], row["datasource"]) for row in rows] == [(cell.id, name) for cell in cells for name in IDENTITY]
-    for row, cell in zip(rows, [cell for cell in cells for _ in IDENTITY], strict=True):
-        gold = Example.from_label(row["label"]).gold
-        assert gold == (cell.obs["cell_type"] if row["datasource"] == ANNOTATION.name else cell.genes)
 
 
 RESPONSE, EXPOSURE = TASKS["perturbation_response_generation"], TASKS["drug_exposure_prediction"]

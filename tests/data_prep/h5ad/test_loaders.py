@@ -251,6 +251,16 @@ def test_blocks_put_together_are_the_matrix(form, block, write_h5ad, monkeypatch
     assert sum(values.astype(float).sum() for values in stored.values()) == raw.sum()
 
 
+@pytest.mark.parametrize(("held", "reads"), [(0, 2), (24 * 12, 1)])
+def test_a_matrix_that_may_be_held_is_read_once(held, reads, write_h5ad, monkeypatch):
+    rows, read_from = StoredMatrix.rows, []
+    monkeypatch.setattr(StoredMatrix, "rows", lambda *given: read_from.append(1) or rows(*given))
+    loaded = load_h5ad(write_h5ad(counts()), "kind", held=held)
+    for _ in range(2):
+        np.testing.assert_array_equal(read(loaded), counts())
+    assert len(read_from) == reads
+
+
 def test_chunked_compressed_and_old_files_are_read(write_h5ad, small_blocks):
     path = write_h5ad(counts())
     with h5py.File(path, "a") as file:

@@ -117,14 +117,8 @@ def test_keys_and_addresses(monkeypatch, server):
 def test_the_version_names_what_decides_the_answer(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-    changes = [
-        {},
-        {"temperature": 0.5},
-        {"temperature": None},
-        {"max_tokens": 5},
-        {"seed": 1},
-        {"base_url": "http://h/v1"},
-    ]
+    warm, seeded, own = {"temperature": 0.5}, {"seed": 1}, {"base_url": "http://h/v1"}
+    changes = [{}, warm, {"temperature": None}, {"max_tokens": 5}, seeded, own]
     versions = [EndpointTeacher("gpt-4o", **changed).version for changed in changes]
     assert len(set(versions)) == len(changes)
     again = EndpointTeacher("gpt-4o", retries=1, timeout=3).version

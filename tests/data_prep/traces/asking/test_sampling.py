@@ -169,17 +169,6 @@ def test_ended_half_way_and_resumed(out, server, how):
     assert sorted(kept(out)) == pairs(100, 2)
 
 
-def test_progress_shows_what_is_done(out, server, teacher, capfd):
-    sample(questions(10), teacher, out, SampleSettings(candidates=2, price_in=2.0, price_out=10.0))
-    shown = capfd.readouterr().err.replace("\n", " ")
-    assert all(part in shown for part in ("toy@127.0.0.1", "20/20", "2,400 tokens, $0.01"))
-
-
-def test_a_budget_in_dollars_needs_a_price():
-    with refused("wrong-settings"):
-        SampleSettings.read({"budget_usd": 1.0})
-
-
 def test_from_the_command_line_to_rows(server, tmp_path):
     """An endpoint that fails is asked for each answer once, and what is right becomes rows."""
     data = prepared(tmp_path, cells=3)

@@ -42,6 +42,9 @@ from tests.data_prep.traces.filtering.planted import (
 )
 from tests.refused import refused
 
+ANNOTATION = "cell_type_annotation"
+PRIMAL, DUAL = f"{ANNOTATION}/primal", f"{ANNOTATION}/dual"
+
 
 @pytest.fixture(scope="module")
 def plants(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[str, int], str]]:
@@ -241,52 +244,45 @@ def test_candidates_for_another_wording_are_counted_and_left_out(data):
     assert not any(row["candidate"] == 7 for name in (ROWS, REJECTED) for row in rows_of(data, name))
 
 
-class TestErrors:
-    @pytest.fixture
-    def fails(self, data):
-        def check(code: str, where: str, **values: object) -> None:
-            before = sorted(data.rglob("*"))
-            with refused(code) as error:
-                curate(data, TASKS, made_with(**values))
-            assert where in error.value.where
-            assert sorted(data.rglob("*")) == before
-
-        return check
-
-    def test_candidates_of_another_preparation_or_for_duals_of_other_answers_alone(self, data, fails, only):
-        rows = rows_of(data, QUESTIONS)
-        write_jsonl(data / QUESTIONS, [{**row, "input": f"Please. {row['input']}"} for row in rows])
-        fails("other-preparation", "candidates.jsonl")
-        primal = next(question for question in questions_in(data) if question.group == "cell_type_annotation/primal")
-        dual = primal.about(next(label for label in VOCABULARY.labels["cell_type"] if label != primal.gold), VOCABULARY)
-        only(candidate(dual, 0, good(dual)))
-        fails("other-preparation", "candidates.jsonl")
-
-    def test_nothing_passes_unless_bare_answers_will_do(self, data, fails, only):
-        only(*(candidate(question, 0, "no answer") for question in questions_in(data)))
-        fails("nothing-passes", "candidates.jsonl")
-        curate(data, TASKS, CurationSettings(fill=True))
-        assert {row["teacher"] for row in rows_of(data)} == {"none"}
-
-    @pytest.mark.parametrize("name", [CANDIDATES, QUESTIONS])
-    def test_a_file_is_missing(self, data, fails, name):
-        (data / name).unlink()
-        fails("unreadable-file", name)
-
-    @pytest.mark.parametrize(
-        ("code", "flag", "values"),
-        [
-            ("unknown-group", "--share", {"shares": {"anotation": 1}}),
-            ("unknown-group", "--threshold", {"filters": {"thresholds": {"dul": 0.1}}}),
-            ("no-weight", "--share", {"shares": {"primal": 0, "dual": 0}}),
-        ],
-    )
-    def test_an_unknown_group_or_no_share(self, fails, code, flag, values):
-        fails(code, flag, **values)
+def fails(data: Path, code: str, where: str, **values: object) -> None:
+    """Check that nothing is written, for which reason."""
+    before = sorted(data.rglob("*"))
+    with refused(code) as error:
+        curate(data, TASKS, made_with(**values))
+    assert where in error.value.where
+    assert sorted(data.rglob("*")) == before
 
 
-ANNOTATION = "cell_type_annotation"
-PRIMAL, DUAL = f"{ANNOTATION}/primal", f"{ANNOTATION}/dual"
+def test_candidates_of_another_preparation_or_for_duals_of_other_answers_alone_are_refused(data, only):
+    rows = rows_of(data, QUESTIONS)
+    write_jsonl(data / QUESTIONS, [{**row, "input": f"Please. {row['input']}"} for row in rows])
+    fails(data, "other-preparation", "candidates.jsonl")
+    primal = next(question for question in questions_in(data) if question.group == PRIMAL)
+    dual = primal.about(next(label for label in VOCABULARY.labels["cell_type"] if label != primal.gold), VOCABULARY)
+    only(candidate(dual, 0, good(dual)))
+    fails(data, "other-preparation", "candidates.jsonl")
+
+
+def test_where_nothing_passes_bare_answers_have_to_do(data, only):
+    only(*(candidate(question, 0, "no answer") for question in questions_in(data)))
+    fails(data, "nothing-passes", "candidates.jsonl")
+    curate(data, TASKS, CurationSettings(fill=True))
+    assert {row["teacher"] for row in rows_of(data)} == {"none"}
+
+
+@pytest.mark.parametrize(
+    ("code", "where", "values"),
+    [
+        ("unreadable-file", CANDIDATES, {}),
+        ("unreadable-file", QUESTIONS, {}),
+        ("unknown-group", "--share", {"shares": {"anotation": 1}}),
+        ("unknown-group", "--threshold", {"filters": {"thresholds": {"dul": 0.1}}}),
+        ("no-weight", "--share", {"shares": {"primal": 0, "dual": 0}}),
+    ],
+)
+def test_a_missing_file_an_unknown_group_and_no_share_are_refused(data, code, where, values):
+    (data / where).unlink(missing_ok=True)
+    fails(data, code, where, **values)
 
 
 @pytest.fixture(scope="module")
