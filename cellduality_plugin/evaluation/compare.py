@@ -95,15 +95,13 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> list[float
 def compare(runs: Runs, reference: str = "SFT", oracle: str = "oracle") -> list[Row]:
     """Return a row for every metric that has a better direction and that the reference has in every run.
 
-    All arms start from the checkpoint ``reference``; those in columns before it are no arms. ``oracle`` is the arm that
-    was rewarded by the true answers, empty if there is none. A CellDualityError if the runs are not of the same columns
-    and split, or a column is not there.
+    Arms are the checkpoints in columns after ``reference``, from which they start; ``oracle`` is the one rewarded by
+    the true answers, empty if there is none. A CellDualityError if runs differ in columns or split, or lack a column.
 
-    Of a row its ``key`` (section/metric), ``better``, ``headline`` (as :func:`headline_of`), ``gap`` (None without an
-    oracle) and ``columns``. Of a column its ``role`` and ``values`` in the order of the runs, none if a run lacks it,
-    with ``mean``, ``deviation`` and ``interval``. Of arms and the oracle, too, ``change_mean`` and so on, paired by
-    seed; ``clear``, whether the interval excludes 0; ``share`` and ``share_interval`` of the oracle's gain (None where
-    it gains nothing); ``outcome`` and ``verdict``.
+    Of a row its ``key`` (section/metric), ``better``, ``headline`` (:func:`headline_of`), ``gap`` (:func:`gap_of`; None
+    without an oracle) and ``columns``. Of a column its ``role``, ``values`` by run (none if a run lacks it) and their
+    :class:`Spread`. Of arms and the oracle the spread of the ``change_``, paired by seed; whether it is ``clear`` of 0;
+    ``share`` and ``share_interval`` of the oracle's gain (:func:`share_of`; None without); ``outcome`` and ``verdict``.
     """
     check_runs(runs)
     roles, rows = _roles(runs[0]["columns"], reference, oracle), []

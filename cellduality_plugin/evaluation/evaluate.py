@@ -61,11 +61,9 @@ def evaluate(
     ``models`` are checkpoint folders by the name of their column, ``data`` is the prepared folder, ``tasks`` are its
     dual pairs; ``opener`` opens a decoder for a model, ``command`` is what was typed, for the record.
 
-    Beside it stand ``predictions/<name>.jsonl``, reused by the next evaluation where nothing changed,
-    ``predictions/<name>.h5ad`` with the generated cells, if asked for, and ``points.jsonl``, real and generated cells
-    in the space of the distances, for the report. An evaluation that was stopped goes on where it was. The same
-    checkpoints, data, settings and versions give the same bytes, but for ``provenance.command`` and the folders in
-    ``provenance.models``. A CellDualityError if a file is missing or malformed, a name cannot be a file's name or is
+    Beside it stand ``predictions/<name>.jsonl``, ``.h5ad`` with the generated cells, if asked for, and ``points.jsonl``
+    for the report. The same checkpoints, data, settings and versions give the same bytes, but for the command and the
+    folders in ``provenance``. A CellDualityError if a file is missing or malformed, a name cannot be a file's or is
     taken, or a checkpoint does not load.
     """
     settings = settings or EvaluationSettings()

@@ -55,10 +55,8 @@ def write_generated(
 ) -> None:
     """Write the cells that one checkpoint wrote to ``path``, an .h5ad, whole or not at all; nothing without any.
 
-    ``X`` is 1 - log(rank) / log(K + 1), a proxy of log-expression in (0, 1], with K the length of the longest real
-    training cell; the ranks themselves are the layer "rank". Answers that could not be read are cells without genes,
-    with ``parsed`` false and the reason in ``failure``. With ``real`` the real cells of the split follow, with
-    ``origin`` "real".
+    ``X`` is the :func:`rank_profile` of the longest real training cell, the layer "rank" the ranks. Answers that could
+    not be read are cells without genes. With ``real`` the real cells of the split follow.
     """
     import pandas as pd
 
@@ -138,9 +136,9 @@ def point_rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield a row a cell of each section that writes cells: real ones, then those of each column that could be read.
 
-    Keys: ``section``, ``column``, ``id``, ``sample``; ``condition``, what the cell is or was asked to be; ``nearest``,
-    what most of the k nearest held-out cells are, with the first k of the evaluation (None of real cells, and where
-    there are fewer than k); ``point``, all its coordinates, and ``x`` and ``y``, the first two.
+    ``condition`` is what the cell is or was asked to be; ``nearest`` what most of the nearest held-out cells are, with
+    the first k of the evaluation (None of real cells, or of fewer than k); ``point`` its coordinates, ``x`` and ``y``
+    the first two.
     """
 
     def rows(column: str, cells: Iterable[tuple[str, int, str]], points: Any, nearest: Any) -> Iterator[dict[str, Any]]:

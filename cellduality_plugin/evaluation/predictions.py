@@ -191,11 +191,9 @@ def predict_checkpoint(
 ) -> tuple[list[Prediction], dict[str, Any]]:
     """Return the predictions of ``model`` and what they were made from; written to ``out``, or read from there.
 
-    A finished file is reused if all that it was made with is the same, as ``<name>.made_from.json`` beside it records.
-    Answers are kept in ``<name>.partial`` as they come: a run that was stopped goes on, and asks nothing twice.
-
-    ``opener`` opens another decoder than vLLM. A CellDualityError if the checkpoint, a Hugging Face folder, cannot be
-    served, another process is asking it for the same file, or the disk is full.
+    A file made from the same, as ``<name>.made_from.json`` records, is reused; ``<name>.partial`` keeps answers as they
+    come, so that a run that was stopped asks nothing twice. ``opener`` opens another decoder than vLLM. A
+    CellDualityError if the checkpoint cannot be served, another process asks it for the same file, or the disk is full.
     """
     made_from = _made_from(model, examples, vocabulary, settings, tasks)
     record = out.with_suffix(".made_from.json")

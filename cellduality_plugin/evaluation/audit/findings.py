@@ -60,9 +60,8 @@ class Counting:
 def finding(contender: Contender, judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
     """Return the numbers of ``contender`` on the task of ``judged`` cells, each a mean over them with its interval.
 
-    ``score_of_cells`` is what contenders are compared by, cell by cell: of labels how right the group's votes times
-    reward are (``product_accuracy``), of written cells how true the best paid one is (``best_of_group``); None for a
-    cell without. ``choice_of_cells`` is the same of labels that the reward alone chooses.
+    ``score_of_cells``, by which contenders are compared, is ``product_accuracy`` of each cell, or ``best_of_group`` of
+    a written one (None without); ``choice_of_cells`` is that of the label which the reward alone chooses.
     """
     case, rollouts = judged[0].case, sum(each.samples.size for each in judged)
     costs = np.sum([each.costs for each in judged], axis=0) / max(1, rollouts)
@@ -103,10 +102,9 @@ def _preference(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
 
 
 def _labels(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
-    """Return accuracy and macro-F1 of four ways to name a label, on the same cells; shares of a choice count as such.
+    """Return accuracy and macro-F1 of four ways to name a label; shares of a choice count as such.
 
-    ``choice``: the label that is paid most of all; ``policy``: its likeliest answer; ``majority``: the commonest answer
-    of a group; ``product``: the one whose votes times reward are most, to which training leads.
+    ``choice``: the label paid most of all; ``policy``: the likeliest answer; ``majority`` of a group; :func:`product`.
     """
     cases = [each.case for each in judged]
     labels = sorted({str(value) for case in cases for _, value in case.candidates})
@@ -178,10 +176,9 @@ def _mean(values: Sequence[float] | Floats) -> float:
 
 
 def _worth(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
-    """Return what the true answer is paid, and what answers without its information are.
+    """Return what the true answer is paid; ``shuffled``, that of a random other cell; and ``observed_only``.
 
-    ``shuffled``: the true answer of a random other cell. ``observed_only``: an answer that adds nothing to what the
-    question shows, which is a copy of the list it shows, or else wrong answers on average.
+    The last adds nothing to what the question shows: a copy of the list it shows, or else wrong answers on average.
     """
     kinds: tuple[Kind, ...] = ("true", "another's", "copied", "wrong")
     true, shuffled, copied, wrong = (np.array([_mean(each.of(kind).ravel()) for each in judged]) for kind in kinds)
@@ -214,10 +211,9 @@ def best(scores: Mapping[Value, Any]) -> dict[Value, float]:
 
 
 def product(answers: Sequence[Value | None], rewards: Sequence[float] | Floats | None = None) -> dict[Value, float]:
-    """Return the answer of a group whose votes times reward are most, as :func:`best` does: to it training leads.
+    """Return the answer of a group whose votes times reward are most, as :func:`best`: training leads there.
 
-    Where products are equal, 0 among them, votes decide: without rewards it is the majority. What cannot be read has no
-    vote.
+    Where products are equal votes decide: without rewards it is the majority. Unreadable answers (None) have no vote.
     """
     paid: dict[Value, list[float]] = {}
     for answer, reward in zip(answers, [0.0] * len(answers) if rewards is None else rewards, strict=True):

@@ -113,9 +113,9 @@ def read_cells(
 ) -> RealCells:
     """Return the cells of ``split`` in a cells file, or in its ``rows``; a CellDualityError if there are none.
 
-    The label of a cell is in the first of ``columns`` that it has, its state, if that matters, in the column ``state``;
-    cells without are left out, but a cell with a state needs no label: those of a screen are :data:`ONE_KIND`.
-    ``sources`` are the sets to take (the first part of a cell's id), None for all.
+    The label of a cell is in the first of ``columns`` that it has, its state in the column ``state``, if any. Cells
+    without are left out, but one with a state needs no label: it is :data:`ONE_KIND`. ``sources`` are the sets to take
+    (the first part of a cell's id), None for all.
     """
     chosen = [
         row

@@ -145,10 +145,9 @@ def strongest(shift: Vector, count: int = STRONGEST) -> Places:
 
 
 def welch_t(perturbed: Vector, control: Vector) -> Vector:
-    """Return Welch's t of every gene (column) of two cells a side at least: 0 where nothing differs, infinite without
-    variance.
+    """Return Welch's t of every gene (column) of two cells a side or more, as scanpy's ``rank_genes_groups``.
 
-    The genes of its :func:`strongest` are those of scanpy's ``rank_genes_groups(method="t-test", rankby_abs=True)``.
+    It is 0 where nothing differs, infinite without variance.
     """
     apart = perturbed.mean(axis=0) - control.mean(axis=0)
     error = np.sqrt(perturbed.var(axis=0, ddof=1) / len(perturbed) + control.var(axis=0, ddof=1) / len(control))
