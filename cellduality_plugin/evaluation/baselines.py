@@ -137,10 +137,7 @@ def _answer(task: str, row: str, sample: int, example: Example, answer: Value, *
 
 
 def response_baselines(rows: Rows, reference: Reference) -> dict[str, list[Prediction]]:
-    """Return the answers of two baselines: the control cell itself, and it moved by the other types' mean shift.
-
-    Where no other type was seen with and without the perturbation, as in a screen of one line, by its own type's.
-    """
+    """Return the answers of two baselines: the control cell, and it moved by the other types' mean shift or its own."""
     kinds = reference.held_out.type_of
     known, space = reference.train.by_state(labelled=True), reference.embedding
     learned: dict[tuple[str, str], Vector | None] = {}

@@ -165,10 +165,7 @@ def _row(
 
 
 def gap_of(gain: Spread) -> str:
-    """Return whether a mean paired gain is there.
-
-    ``certain``: its 95 % interval is above 0; ``likely``: it exceeds its deviation; or ``none``.
-    """
+    """Return whether there is a gain: ``certain`` (95 % interval above 0), ``likely`` (above deviation) or ``none``."""
     if gain.interval is None:
         return "none"
     return "certain" if gain.interval[0] > 0 else "likely" if gain.mean > gain.deviation else "none"
@@ -194,8 +191,8 @@ def share_of(gains: Sequence[float], whole: Sequence[float]) -> tuple[float, Int
 def judge(gain: Spread, gap: str | None, share: float | None, change: str) -> tuple[str, str]:
     """Return what the gain of an arm comes to, in one term and in plain words, of which ``change`` is one.
 
-    It harms where the 95 % interval of its gain is below 0, and may harm where the mean loss exceeds its deviation.
-    It closes a gap where it closes :data:`GOAL` of it or more. One seed says nothing.
+    It harms where the 95 % interval is below 0, may harm where the mean loss exceeds the deviation, and closes a gap
+    where it closes :data:`GOAL` of it or more.
     """
     interval = gain.interval
     if interval is None:

@@ -106,10 +106,7 @@ def as_anndata(
     obs: DataFrame,
     expression: Callable[[NDArray[np.int32]], NDArray[Any]],
 ) -> AnnData:
-    """Return ranked cells over ``genes``: in ``X`` the ``expression`` at each rank, in a layer the ranks.
-
-    Ranks are 1 and more, 0 for genes that a cell does not list, or past ``top``.
-    """
+    """Return ranked cells over ``genes``: in ``X`` the ``expression`` at each rank to ``top``, in a layer the ranks."""
     import anndata
     import pandas as pd
 
@@ -226,8 +223,7 @@ def tsne(points: NDArray[np.float64], seed: int) -> Plane:
 def styles_of(conditions: Sequence[str]) -> dict[str, Style]:
     """Return how each condition is drawn, so that no two look alike while there are at most 24.
 
-    Where conditions are ``type, state``, the colour is the type's and the shape the state's; of more types than
-    colours the further ones are square. Control cells are filled, those of the second state hollow.
+    Where conditions are ``type, state``, the colour is the type's and the shape the state's while there are enough.
     """
     split = [condition.rpartition(", ") for condition in conditions]
     kinds = sorted({kind for kind, _, _ in split})

@@ -95,10 +95,7 @@ def counted(predictions: Iterable[Prediction]) -> list[Prediction]:
 
 
 def read_rows(path: Path, tasks: Mapping[str, DualTask] = TASKS) -> Rows:
-    """Return the examples of an evaluation file by (task, row id).
-
-    A CellDualityError if a row has no label or is of a pair not in ``tasks``, or two rows of a task share an id.
-    """
+    """Return the examples of an evaluation file; each row needs a label of ``tasks`` and an id of its own."""
     examples: dict[tuple[str, str], Example] = {}
     for number, row in enumerate(read_jsonl(path), start=1):
         where, hint = f"{path}:{number}", "prepare the data again"
@@ -122,10 +119,7 @@ def predict(
     settings: PredictionSettings,
     tasks: Mapping[str, DualTask] = TASKS,
 ) -> list[Prediction]:
-    """Return the predictions of one checkpoint for all ``examples``, primal and dual, in prompts rendered by the task.
-
-    They are in the order of task, row id, greedy before drawn: the order of ``examples`` is of no matter.
-    """
+    """Return the predictions of one checkpoint for all ``examples``, by task and row id, greedy before drawn."""
     greedy, drawn = [(False, 0)], [(True, sample) for sample in range(settings.samples)]
     of_labels = {"both": greedy + drawn, "headline": greedy, "greedy": greedy, "sampled": drawn}[settings.decode]
     of_cells = greedy if settings.decode == "greedy" else drawn

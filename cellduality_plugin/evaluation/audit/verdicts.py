@@ -86,8 +86,7 @@ def _gains(finding: Finding) -> list[tuple[tuple[float, float], str]]:
         else "near the best paid cell of a group {best_of_group} of real cells are of the right condition, "
         "near all {mean_of_group}",
     }
-    measured = {name: each for name, each in finding.items() if isinstance(each, Mapping) and "interval" in each}
-    known = {name: each for name, each in measured.items() if each["interval"]}
+    known = {name: each for name, each in finding.items() if isinstance(each, Mapping) and each.get("interval")}
     shares = {name: _percent(each["value"]) for name, each in known.items()}
     gains = [(known[name]["interval"], said.format(**shares)) for name, said in words.items() if name in known]
     return [((low, high), f"{said} (gain {100 * low:+.1f} to {100 * high:+.1f})") for (low, high), said in gains]
@@ -98,9 +97,9 @@ def _percent(share: float) -> str:
 
 
 def choices(content: Mapping[str, Any], config: Config) -> dict[str, dict[str, Any]]:
-    """Return what each task of ``config`` is trained with by an audit's findings (:func:`choose`), and its ``namer``.
+    """Return what each task of ``config`` is trained with by an audit (:func:`choose`), and its :func:`namer`.
 
-    A task that could not be audited keeps what it has. A reward that needs the true answers of rows is no choice.
+    A task that could not be audited keeps what it has. A reward that needs the true answers is no choice.
     """
     how = Counting(content["settings"]["seed"], content["settings"]["resamples"])
     chosen = {}

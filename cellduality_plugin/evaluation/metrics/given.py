@@ -137,10 +137,7 @@ def read_cells(
 
 
 def matched(labels: Names, wanted: Names, rng: np.random.Generator | None = None) -> NDArray[np.int64]:
-    """Return the places of as many cells of each label as ``wanted`` holds, or of all there are if that is fewer.
-
-    ``rng`` draws them; without it the first ones are taken.
-    """
+    """Return the places of as many cells of each label as ``wanted`` holds, or all: the first ones, or by ``rng``."""
     names = np.asarray(labels)
     places = []
     for label, count in sorted(Counter(wanted).items()):

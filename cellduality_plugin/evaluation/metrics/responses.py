@@ -66,10 +66,7 @@ class Responses:
 
     @classmethod
     def of(cls, predictions: Sequence[Prediction], rows: Rows, reference: Reference) -> Responses:
-        """Return the responses that ``predictions`` wrote, each from the control cell that its row shows.
-
-        Answers that cannot be read are left out: validity counts them.
-        """
+        """Return the readable responses of ``predictions``, each from the control cell that its row shows."""
         found: dict[tuple[str, str], list[tuple[tuple[str, ...], tuple[str, ...]]]] = {}
         kinds, space = reference.held_out.type_of, reference.embedding
         for p in predictions:

@@ -163,7 +163,7 @@ def _labelled(answers: Answers) -> Iterator[tuple[str, list[Prediction], list[Pr
 def wrong_labels(answers: Answers, at_most: int = 5) -> list[dict[str, Any]]:
     """Return of each section that names labels how many are ``wrong``, and the commonest pairs.
 
-    ``as_right`` is the share of a pair that is paid at least as much as half of the right answers of the section.
+    ``as_right`` is the share of a pair that is paid no less than half of the right answers of the section.
     """
     found = []
     for key, labelled, right, wrong in _labelled(answers):
