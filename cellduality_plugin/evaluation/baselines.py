@@ -8,11 +8,10 @@ from itertools import product
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.distances import nearest_labels
+from cellduality_plugin.evaluation.distances import Vector, nearest_labels
 from cellduality_plugin.evaluation.embedding import cell_matrix
 from cellduality_plugin.evaluation.metrics.given import RealCells, Reference
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings, Rows
@@ -32,7 +31,6 @@ BASELINES = (PROFILES, LOGISTIC, TRANSFER, MAJORITY, RESAMPLED, CLASS_MEAN, NO_C
 """In the order of their columns."""
 
 Cell: TypeAlias = tuple[str, ...]
-Vector: TypeAlias = NDArray[np.float64]
 Space: TypeAlias = Callable[[Sequence[Cell]], Vector]
 
 

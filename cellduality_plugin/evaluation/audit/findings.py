@@ -107,9 +107,15 @@ def _labels(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
     ``choice``: the label paid most of all; ``policy``: the likeliest answer; ``majority`` of a group; :func:`product`.
     """
     cases = [each.case for each in judged]
+
+    def paid_by_label(each: Judged) -> list[dict[Value, float]]:
+        named = [value for kind, value in each.case.candidates if kind in ("true", "wrong")]
+        blocks = in_blocks(each.of("true", "wrong"), how.masks).T
+        return [dict(zip(named, rewards.tolist(), strict=True)) for rewards in blocks]
+
     labels = sorted({str(value) for case in cases for _, value in case.candidates})
     choices: dict[str, list[list[Mapping[Value, float]]]] = {
-        "choice": [[best(paid) for paid in _paid(each, how)] for each in judged],
+        "choice": [[best(paid) for paid in paid_by_label(each)] for each in judged],
         "policy": [[{} if case.greedy is None else {case.greedy: 1.0}] for case in cases],
         "majority": [[product(case.values)] for case in cases],
         "product": [[product(e.case.values, block) for block in in_blocks(e.samples, how.masks).T] for e in judged],
@@ -132,13 +138,6 @@ def _labels(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
         "score_of_cells": right["product"].tolist(),
         "choice_of_cells": right["choice"].tolist(),
     }
-
-
-def _paid(each: Judged, how: Counting) -> list[dict[Value, float]]:
-    """Return the reward of every label, block by block."""
-    named = [value for kind, value in each.case.candidates if kind in ("true", "wrong")]
-    blocks = in_blocks(each.of("true", "wrong"), how.masks).T
-    return [dict(zip(named, rewards.tolist(), strict=True)) for rewards in blocks]
 
 
 def _within_groups(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:

@@ -8,20 +8,17 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from cellduality_plugin.evaluation.distances import resampled
+from cellduality_plugin.evaluation.distances import Vector, resampled
 from cellduality_plugin.evaluation.embedding import cell_matrix, profile_name
-from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE, RealCells, Reference
+from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE, Places, RealCells, Reference
 from cellduality_plugin.evaluation.metrics.registry import Measurement, Metric, group, metric
 from cellduality_plugin.evaluation.metrics.statistics import CENTRED, centred_interval
 from cellduality_plugin.evaluation.predictions import Prediction, Rows
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.tasks.base import many
 
-Vector: TypeAlias = NDArray[np.float64]
-Places: TypeAlias = NDArray[np.int64]
 Compared: TypeAlias = Sequence[Sequence[tuple[Vector, Vector]]]
 """Of each (type, perturbation) the real and the predicted shift of some genes, then those of every resample."""
 
