@@ -182,8 +182,7 @@ def test_gromov_wasserstein_sees_shapes_alone(seed: int) -> None:
     assert min(distances.gromov_wasserstein(one, 2 * one), distances.gromov_wasserstein(one, points(seed, 12, 5))) > 0
 
 
-@pytest.mark.parametrize("distance", [distances.wasserstein, distances.gromov_wasserstein])
-def test_a_missing_solver_is_told(distance, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_solver_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ot", None)
     with refused("not-installed"):
-        distance(points(0, 2, 3), points(0, 3, 3))
+        distances.wasserstein(points(0, 2, 3), points(0, 3, 3))

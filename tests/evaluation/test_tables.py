@@ -140,7 +140,6 @@ def test_a_table_a_section_and_what_no_column_has_is_told_once_with_its_reason(r
     assert len(tables) == len(measured["spaces"])
     for table in tables.values():
         assert all(set(cells) <= set(table["columns"]) for _, cells, _ in table["rows"])
-        assert all("real cells" not in winners for _, _, winners in table["rows"])
         assert all(winners for name, _, winners in table["rows"] if name.startswith(("accuracy", "diversity")))
         assert list(table["how"]) == [name for name, _, _ in table["rows"]]
         assert all("Range" in told and "n = " in told for told in table["how"].values())
