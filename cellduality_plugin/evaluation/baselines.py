@@ -1,8 +1,4 @@
-"""Columns without a language model: labels, cells and responses made from the cells that fine-tuning saw, real cells.
-
-scGen is not among them: scvi-tools 1.4.2 has none, and pertpy 1.0.3, which has one on JAX, cannot be imported beside
-torch 2.13.0, numpy 2.3.5 and statsmodels 0.15.0.
-"""
+"""Columns without a language model: labels, cells and responses made from the cells that fine-tuning saw."""
 
 from __future__ import annotations
 
@@ -12,11 +8,10 @@ from itertools import product
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.distances import nearest_labels
+from cellduality_plugin.evaluation.distances import Vector, nearest_labels
 from cellduality_plugin.evaluation.embedding import cell_matrix
 from cellduality_plugin.evaluation.metrics.given import RealCells, Reference
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings, Rows
@@ -36,7 +31,6 @@ BASELINES = (PROFILES, LOGISTIC, TRANSFER, MAJORITY, RESAMPLED, CLASS_MEAN, NO_C
 """In the order of their columns."""
 
 Cell: TypeAlias = tuple[str, ...]
-Vector: TypeAlias = NDArray[np.float64]
 Space: TypeAlias = Callable[[Sequence[Cell]], Vector]
 
 
@@ -95,10 +89,7 @@ def logistic_labels(train: RealCells, cells: Sequence[Sequence[str]], genes: Seq
 
 
 def transferred_labels(train: RealCells, cells: Sequence[Cell], space: Space, k: int) -> list[str]:
-    """Return the type that most of the ``k`` nearest labelled training cells in ``space`` have, for each of ``cells``.
-
-    Where there are fewer cells all vote.
-    """
+    """Return the type that most of the ``k`` (or all) nearest labelled training cells have, for each of ``cells``."""
     known, types = _labelled(train)
     return nearest_labels(cdist(space(cells), space(known)), types, min(k, len(known))) if cells else []
 
@@ -106,12 +97,11 @@ def transferred_labels(train: RealCells, cells: Sequence[Cell], space: Space, k:
 def cell_baselines(
     train: RealCells, rows: Rows, genes: Sequence[str], samples: int, seed: int
 ) -> dict[str, list[Prediction]]:
-    """Return the answers of two baselines that only know the labelled training cells of the type that a row asks for.
+    """Return the answers of two baselines that know the labelled training cells of the type or state a row asks for.
 
-    "training cells" are such cells themselves, drawn with replacement: what memory alone would score. Those of "class
-    mean" are drawn gene by gene from their mean profile: it knows which genes a type has, and not which go together;
-    ``inputs["length"]`` of a row says how many, by default as many as the longest training cell has. A type, or state,
-    without a cell has no answer. What a row gets does not depend on the other rows.
+    "training cells" are such cells, drawn with replacement; those of "class mean" are drawn gene by gene from their
+    mean profile, ``inputs["length"]`` of a row or as many as the longest training cell has. A kind without a cell has
+    no answer. What a row gets does not depend on the other rows.
     """
     top, cells_of = max(map(len, train.genes)), train.grouped(train.states or train.types, labelled=True)
     means = {kind: mean_profile(cells, genes, top) for kind, cells in cells_of.items()}
@@ -145,10 +135,7 @@ def _answer(task: str, row: str, sample: int, example: Example, answer: Value, *
 
 
 def response_baselines(rows: Rows, reference: Reference) -> dict[str, list[Prediction]]:
-    """Return the answers of two baselines: the control cell itself, and it moved by the other types' mean shift.
-
-    Where no other type was seen with and without the perturbation, as in a screen of one line, by its own type's.
-    """
+    """Return the answers of two baselines: the control cell, and it moved by the other types' mean shift or its own."""
     kinds = reference.held_out.type_of
     known, space = reference.train.by_state(labelled=True), reference.embedding
     learned: dict[tuple[str, str], Vector | None] = {}

@@ -95,15 +95,13 @@ def paired_change(before: Sequence[float], after: Sequence[float]) -> list[float
 def compare(runs: Runs, reference: str = "SFT", oracle: str = "oracle") -> list[Row]:
     """Return a row for every metric that has a better direction and that the reference has in every run.
 
-    All arms start from the checkpoint ``reference``; those in columns before it are no arms. ``oracle`` is the arm that
-    was rewarded by the true answers, empty if there is none. A CellDualityError if the runs are not of the same columns
-    and split, or a column is not there.
+    Arms are the checkpoints in columns after ``reference``, from which they start; ``oracle`` is the one rewarded by
+    the true answers, empty if there is none. A CellDualityError if runs differ in columns or split, or lack a column.
 
-    Of a row its ``key`` (section/metric), ``better``, ``headline`` (as :func:`headline_of`), ``gap`` (None without an
-    oracle) and ``columns``. Of a column its ``role`` and ``values`` in the order of the runs, none if a run lacks it,
-    with ``mean``, ``deviation`` and ``interval``. Of arms and the oracle, too, ``change_mean`` and so on, paired by
-    seed; ``clear``, whether the interval excludes 0; ``share`` and ``share_interval`` of the oracle's gain (None where
-    it gains nothing); ``outcome`` and ``verdict``.
+    Of a row its ``key`` (section/metric), ``better``, ``headline`` (:func:`headline_of`), ``gap`` (:func:`gap_of`; None
+    without an oracle) and ``columns``. Of a column its ``role``, ``values`` by run (none if a run lacks it) and their
+    :class:`Spread`. Of arms and the oracle the spread of the ``change_``, paired by seed; whether it is ``clear`` of 0;
+    ``share`` and ``share_interval`` of the oracle's gain (:func:`share_of`; None without); ``outcome`` and ``verdict``.
     """
     check_runs(runs)
     roles, rows = _roles(runs[0]["columns"], reference, oracle), []
@@ -167,10 +165,7 @@ def _row(
 
 
 def gap_of(gain: Spread) -> str:
-    """Return whether a mean paired gain is there.
-
-    ``certain``: its 95 % interval is above 0; ``likely``: it exceeds its deviation; or ``none``.
-    """
+    """Return whether there is a gain: ``certain`` (95 % interval above 0), ``likely`` (above deviation) or ``none``."""
     if gain.interval is None:
         return "none"
     return "certain" if gain.interval[0] > 0 else "likely" if gain.mean > gain.deviation else "none"
@@ -196,8 +191,8 @@ def share_of(gains: Sequence[float], whole: Sequence[float]) -> tuple[float, Int
 def judge(gain: Spread, gap: str | None, share: float | None, change: str) -> tuple[str, str]:
     """Return what the gain of an arm comes to, in one term and in plain words, of which ``change`` is one.
 
-    It harms where the 95 % interval of its gain is below 0, and may harm where the mean loss exceeds its deviation.
-    It closes a gap where it closes :data:`GOAL` of it or more. One seed says nothing.
+    It harms where the 95 % interval is below 0, may harm where the mean loss exceeds the deviation, and closes a gap
+    where it closes :data:`GOAL` of it or more.
     """
     interval = gain.interval
     if interval is None:

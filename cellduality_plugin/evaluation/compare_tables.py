@@ -32,10 +32,7 @@ SHADE = {"certain": 0.16, "likely": 0.07, "none": 0.0}
 
 
 def seeds_table(runs: Runs, before: str = "SFT", after: str = "GRPO") -> str:
-    """Return the table of several runs in Markdown: mean ± standard deviation a column, and the paired change.
-
-    A metric that a run lacks is left out. A CellDualityError if the runs are of different splits or columns.
-    """
+    """Return the table of several runs in Markdown: mean ± standard deviation a column, and the paired change."""
     compare.check_runs(runs)
     columns, rows = runs[0]["columns"], list[list[str]]()
     for key in ordered_keys(runs[0]):
@@ -54,12 +51,8 @@ def _mean(values: Sequence[float]) -> str:
 
 def headline_rows(rows: Sequence[Row]) -> list[Row]:
     """Return the rows that tasks are judged by, inside the distribution first; of a task, the deciding one first."""
-
-    def order(row: Row) -> tuple[bool, str, int]:
-        section = row["key"].rpartition("/")[0]
-        return "@" in section, section, row["headline"]
-
-    return sorted((row for row in rows if row["headline"]), key=order)
+    found = [row for row in rows if row["headline"]]
+    return sorted(found, key=lambda row: ("@" in row["key"], row["key"].rpartition("/")[0], row["headline"]))
 
 
 def as_markdown(rows: Sequence[Row], split: str) -> str:
@@ -107,10 +100,7 @@ def _changes_table(rows: Sequence[Row]) -> str:
 
 
 def goal_lines(rows: Sequence[Row]) -> list[str]:
-    """Return for each arm but the oracle how many gaps it closes by half or more, and what it harms.
-
-    A task's gap is that of its deciding metric, harm that of any headline.
-    """
+    """Return for each arm but the oracle how many gaps of deciding metrics it closes, and which headlines it harms."""
     lines = []
     for name in dict.fromkeys(name for row in rows for name, arm in arms_of(row).items() if arm["role"] == "arm"):
         found = [(row, arms_of(row)[name]) for row in rows if name in arms_of(row)]
@@ -156,8 +146,7 @@ def as_csv(rows: Sequence[Row]) -> str:
 def save_plot(rows: Sequence[Row], *paths: Path) -> None:
     """Draw one panel a row into each of ``paths``: every seed faint, the mean with its standard deviation in front.
 
-    SVG or PNG by their suffix, whole or not at all. Base models, baselines and real cells are left to the table: far
-    off, they would press the arms together.
+    Base models, baselines and real cells are left to the table: far off, they would press the arms together.
     """
     across = min(2, len(rows))
     down = math.ceil(len(rows) / across)

@@ -77,10 +77,7 @@ def divided(curves: Curves) -> Curves:
 
 
 def chosen(curves: Curves, at_most: int = 18) -> Curves:
-    """Return the curves worth a plot: rewards and losses first, then the rest by name.
-
-    Timings, constants and copies of an earlier curve are left out.
-    """
+    """Return the curves worth a plot, rewards and losses first; no timings, constants or copies of an earlier one."""
 
     def rank(name: str) -> tuple[int, str]:
         kind = name.partition("/")[0] if name.startswith("dual_") else name.rpartition("/")[2]
@@ -121,10 +118,7 @@ class Panel:
 
 
 def band(runs: Sequence[Sequence[tuple[int, float]]], window: int) -> Band:
-    """Return mean and standard deviation over ``runs`` of the means of what each logged in the last ``window`` steps.
-
-    A step in which a task had no row logs nothing of it, so that a mean is over the steps that did.
-    """
+    """Return mean and standard deviation over ``runs`` of the means of what each logged in ``window`` steps."""
     steps, smooth = np.array(sorted({step for points in runs for step, _ in points}), dtype=np.int64), []
     for points in runs:
         logged, values = np.array([p[0] for p in points]), np.array([p[1] for p in points], dtype=float)
@@ -138,10 +132,9 @@ def band(runs: Sequence[Sequence[tuple[int, float]]], window: int) -> Band:
 
 
 def panels(runs: Sequence[Curves], window: int = 5) -> list[Panel]:
-    """Return the panels of Figure 2, family by family; none if no run logged the reward of a task.
+    """Return the panels of Figure 2, family by family, of tasks that every run logged; its truth likewise.
 
-    A task is shown if every run (usually one a seed) logged it, its truth likewise. ``window`` are the steps of the
-    moving average.
+    ``window`` are the steps of the moving average.
     """
     own = [divided(curves) for curves in runs]
     logged = [{name.partition("/")[2] for name in curves if name.startswith(f"{REWARD}/")} for curves in own]
@@ -158,9 +151,9 @@ def panels(runs: Sequence[Curves], window: int = 5) -> list[Panel]:
 
 
 def write_figure(sources: Sequence[Path], out: Path, window: int = 5) -> list[Panel]:
-    """Return the panels of ``sources`` (TensorBoard folders or training logs), drawn to an .svg, .png or .pdf file.
+    """Return the panels of ``sources`` (see :func:`read_curves`), drawn to an .svg, .png or .pdf file.
 
-    A CellDualityError if a source is missing, the runs logged no reward by task in common, or the format is another.
+    A CellDualityError if a source is missing, the runs have no reward by task in common, or the format is another.
     """
     if out.suffix not in FORMATS:
         what = f"cannot draw {out.suffix or 'without an ending'}"

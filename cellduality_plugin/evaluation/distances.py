@@ -35,10 +35,10 @@ def in_order(cells: Matrix) -> Matrix:
 
 
 def nearest_labels(distances: Matrix, labels: Sequence[str], k: int) -> list[str]:
-    """Return the k-NN label of every query: uniform votes of the ``k`` nearest.
+    """Return the label of every query by uniform votes of the ``k`` nearest cells.
 
-    ``distances`` are queries x labelled cells, infinite where a query must not see a cell; every query sees ``k``. Of
-    cells at one distance the first by label counts, of labels with equally many votes that of the nearest cell.
+    ``distances`` are queries x labelled cells, infinite where a query must not see a cell. Of cells at one distance the
+    first by label counts, of labels with equally many votes that of the nearest cell.
     """
     names, codes = np.unique(np.asarray(labels, dtype=str), return_inverse=True)
     chosen = np.empty(len(distances), dtype=np.int64)

@@ -108,11 +108,7 @@ class PcaEmbedding(Embedding):
 
 
 def value_bins(count: int) -> NDArray[np.int64]:
-    """Return the expression bin, :data:`BINS` - 1 to 1, of the first to the last of ``count`` ranked genes.
-
-    scGPT bins the expressed genes of a cell by the quantiles of their values; here :func:`rank_profile` stands for
-    these.
-    """
+    """Return the expression bin, :data:`BINS` - 1 to 1, of ``count`` ranked genes: by :func:`rank_profile`."""
     values = rank_profile(count)
     return np.digitize(values, np.quantile(values, np.linspace(0, 1, BINS - 1))).astype(np.int64)
 
@@ -120,11 +116,9 @@ def value_bins(count: int) -> NDArray[np.int64]:
 class ScgptEmbedding(Embedding):
     """The output of scGPT at its <cls> token, of length 1, from the checkpoint in ``folder``.
 
-    Of its files args.json, vocab.json and best_model.pt only tensors are read, no code. Unlike the authors'
-    ``embed_data`` it takes :func:`value_bins` in place of counts, single precision, and of cells with more than 1199
-    genes the first. Genes that scGPT does not know are left out of a cell. A CellDualityError if a file is missing or
-    malformed, a weight is missing or of another shape, values are not embedded in the continuous style, or scGPT knows
-    none of the genes.
+    Of args.json, vocab.json and best_model.pt only tensors are read, no code. Unlike the authors' ``embed_data`` it
+    takes :func:`value_bins` in place of counts, single precision, and the first 1199 known genes of a cell. A
+    CellDualityError if a file is missing or does not fit, or scGPT knows none of the genes.
     """
 
     def __init__(self, folder: Path, genes: Sequence[str], top: int) -> None:

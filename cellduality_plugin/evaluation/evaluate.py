@@ -61,11 +61,9 @@ def evaluate(
     ``models`` are checkpoint folders by the name of their column, ``data`` is the prepared folder, ``tasks`` are its
     dual pairs; ``opener`` opens a decoder for a model, ``command`` is what was typed, for the record.
 
-    Beside it stand ``predictions/<name>.jsonl``, reused by the next evaluation where nothing changed,
-    ``predictions/<name>.h5ad`` with the generated cells, if asked for, and ``points.jsonl``, real and generated cells
-    in the space of the distances, for the report. An evaluation that was stopped goes on where it was. The same
-    checkpoints, data, settings and versions give the same bytes, but for ``provenance.command`` and the folders in
-    ``provenance.models``. A CellDualityError if a file is missing or malformed, a name cannot be a file's name or is
+    Beside it stand ``predictions/<name>.jsonl``, ``.h5ad`` with the generated cells, if asked for, and ``points.jsonl``
+    for the report. The same checkpoints, data, settings and versions give the same bytes, but for the command and the
+    folders in ``provenance``. A CellDualityError if a file is missing or malformed, a name cannot be a file's or is
     taken, or a checkpoint does not load.
     """
     settings = settings or EvaluationSettings()
@@ -110,12 +108,9 @@ def evaluate(
 
 
 def predict_at_once(models: Mapping[str, Path], data: Path, split: Split, out: Path, how: EvaluationSettings) -> None:
-    """Answer with all ``models``, each in a process of its own; an evaluation then reads what they wrote.
-
-    The processes are forked from one that has imported the engine, a dozen seconds, once for all.
-    """
+    """Answer with all ``models``, each in a process of its own; an evaluation then reads what they wrote."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__, "vllm.entrypoints.llm"])
+    context.set_forkserver_preload([__name__, "vllm.entrypoints.llm"])  # a dozen seconds, once for all
     with ProcessPoolExecutor(len(models), context) as pool:
         list(pool.map(partial(_predict, data=data, split=split, out=out, how=how), models.items()))
 
@@ -136,10 +131,7 @@ def measure(
     settings: PredictionSettings,
     profiles: Profiles | None = None,
 ) -> dict[str, Any]:
-    """Return the metrics of every column by ``section/metric``: checkpoints, then baselines and real cells.
-
-    Baselines draw as many cells a row as checkpoints were asked for by ``settings``, with the same seed.
-    """
+    """Return the metrics of every column by ``section/metric``: checkpoints, then baselines and real cells."""
     columns = {name: _checkpoint_column(made, sections, vocabulary) for name, made in predictions.items()}
     others: dict[str, dict[str, Any]] = {REAL: {}}
     for section in sections:

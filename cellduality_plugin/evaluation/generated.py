@@ -55,10 +55,8 @@ def write_generated(
 ) -> None:
     """Write the cells that one checkpoint wrote to ``path``, an .h5ad, whole or not at all; nothing without any.
 
-    ``X`` is 1 - log(rank) / log(K + 1), a proxy of log-expression in (0, 1], with K the length of the longest real
-    training cell; the ranks themselves are the layer "rank". Answers that could not be read are cells without genes,
-    with ``parsed`` false and the reason in ``failure``. With ``real`` the real cells of the split follow, with
-    ``origin`` "real".
+    ``X`` is the :func:`rank_profile` of the longest real training cell, the layer "rank" the ranks. Answers that could
+    not be read are cells without genes. With ``real`` the real cells of the split follow.
     """
     import pandas as pd
 
@@ -108,10 +106,7 @@ def as_anndata(
     obs: DataFrame,
     expression: Callable[[NDArray[np.int32]], NDArray[Any]],
 ) -> AnnData:
-    """Return ranked cells over ``genes``: in ``X`` the ``expression`` at each rank, in a layer the ranks.
-
-    Ranks are 1 and more, 0 for genes that a cell does not list, or past ``top``.
-    """
+    """Return ranked cells over ``genes``: in ``X`` the ``expression`` at each rank to ``top``, in a layer the ranks."""
     import anndata
     import pandas as pd
 
@@ -138,9 +133,9 @@ def point_rows(
 ) -> Iterator[dict[str, Any]]:
     """Yield a row a cell of each section that writes cells: real ones, then those of each column that could be read.
 
-    Keys: ``section``, ``column``, ``id``, ``sample``; ``condition``, what the cell is or was asked to be; ``nearest``,
-    what most of the k nearest held-out cells are, with the first k of the evaluation (None of real cells, and where
-    there are fewer than k); ``point``, all its coordinates, and ``x`` and ``y``, the first two.
+    ``condition`` is what the cell is or was asked to be; ``nearest`` what most of the nearest held-out cells are, with
+    the first k of the evaluation (None of real cells, or of fewer than k); ``point`` its coordinates, ``x`` and ``y``
+    the first two.
     """
 
     def rows(column: str, cells: Iterable[tuple[str, int, str]], points: Any, nearest: Any) -> Iterator[dict[str, Any]]:
@@ -228,8 +223,7 @@ def tsne(points: NDArray[np.float64], seed: int) -> Plane:
 def styles_of(conditions: Sequence[str]) -> dict[str, Style]:
     """Return how each condition is drawn, so that no two look alike while there are at most 24.
 
-    Where conditions are ``type, state``, the colour is the type's and the shape the state's; of more types than
-    colours the further ones are square. Control cells are filled, those of the second state hollow.
+    Where conditions are ``type, state``, the colour is the type's and the shape the state's while there are enough.
     """
     split = [condition.rpartition(", ") for condition in conditions]
     kinds = sorted({kind for kind, _, _ in split})

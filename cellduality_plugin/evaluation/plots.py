@@ -104,10 +104,7 @@ def plot_curve(name: str, title: str, points: Sequence[tuple[int, float]]) -> st
 def plot_cells(
     name: str, said: str, plane: Plane, behind: Plane, cells: Mapping[str, Plane], styles: Mapping[str, Style]
 ) -> str:
-    """Return cells on a plane: ``behind`` as an image in grey, in front ``cells`` by condition, each in its style.
-
-    There is room for all points of ``plane``, so that plots of one plane are alike.
-    """
+    """Return cells on a ``plane``: ``behind`` as an image in grey, in front ``cells`` by condition, in their styles."""
     low, high = plane.min(axis=0), plane.max(axis=0)
     room = 0.03 * np.maximum(high - low, 1e-9)
 

@@ -95,10 +95,7 @@ def counted(predictions: Iterable[Prediction]) -> list[Prediction]:
 
 
 def read_rows(path: Path, tasks: Mapping[str, DualTask] = TASKS) -> Rows:
-    """Return the examples of an evaluation file by (task, row id).
-
-    A CellDualityError if a row has no label or is of a pair not in ``tasks``, or two rows of a task share an id.
-    """
+    """Return the examples of an evaluation file; each row needs a label of ``tasks`` and an id of its own."""
     examples: dict[tuple[str, str], Example] = {}
     for number, row in enumerate(read_jsonl(path), start=1):
         where, hint = f"{path}:{number}", "prepare the data again"
@@ -122,10 +119,7 @@ def predict(
     settings: PredictionSettings,
     tasks: Mapping[str, DualTask] = TASKS,
 ) -> list[Prediction]:
-    """Return the predictions of one checkpoint for all ``examples``, primal and dual, in prompts rendered by the task.
-
-    They are in the order of task, row id, greedy before drawn: the order of ``examples`` is of no matter.
-    """
+    """Return the predictions of one checkpoint for all ``examples``, by task and row id, greedy before drawn."""
     greedy, drawn = [(False, 0)], [(True, sample) for sample in range(settings.samples)]
     of_labels = {"both": greedy + drawn, "headline": greedy, "greedy": greedy, "sampled": drawn}[settings.decode]
     of_cells = greedy if settings.decode == "greedy" else drawn
@@ -191,11 +185,9 @@ def predict_checkpoint(
 ) -> tuple[list[Prediction], dict[str, Any]]:
     """Return the predictions of ``model`` and what they were made from; written to ``out``, or read from there.
 
-    A finished file is reused if all that it was made with is the same, as ``<name>.made_from.json`` beside it records.
-    Answers are kept in ``<name>.partial`` as they come: a run that was stopped goes on, and asks nothing twice.
-
-    ``opener`` opens another decoder than vLLM. A CellDualityError if the checkpoint, a Hugging Face folder, cannot be
-    served, another process is asking it for the same file, or the disk is full.
+    A file made from the same, as ``<name>.made_from.json`` records, is reused; ``<name>.partial`` keeps answers as they
+    come, so that a run that was stopped asks nothing twice. ``opener`` opens another decoder than vLLM. A
+    CellDualityError if the checkpoint cannot be served, another process asks it for the same file, or the disk is full.
     """
     made_from = _made_from(model, examples, vocabulary, settings, tasks)
     record = out.with_suffix(".made_from.json")

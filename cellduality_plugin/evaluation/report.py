@@ -39,11 +39,10 @@ def write_report(
 ) -> Path:
     """Return ``out``, a self-contained HTML page about the evaluation in ``run``; written whole or not at all.
 
-    ``run`` is what :func:`.evaluate.evaluate` wrote; ``confidence.json`` may stand beside it. ``curves`` are folders of
-    TensorBoard or training logs by the name of their section, ``audit`` is an ``audit.json``, ``commands`` a folder
-    with ``STAGE.command`` files: the page goes without where there is none. ``data`` is the prepared folder that was
-    evaluated (a CellDualityError if it is another), for the questions and how it was prepared; ``tasks`` are its dual
-    pairs. ``window`` are the steps of the moving average of Figure 2.
+    ``run`` is what :func:`.evaluate.evaluate` wrote, maybe with ``confidence.json``. ``curves`` are TensorBoard folders
+    or training logs by the name of their section, ``audit`` is an ``audit.json``, ``commands`` a folder with
+    ``STAGE.command`` files. ``data`` is the prepared folder that was evaluated (a CellDualityError if it is another),
+    ``tasks`` are its dual pairs. ``window`` are the steps of the moving average of Figure 2.
     """
     with needs_extra("eval"):
         import jinja2

@@ -65,10 +65,7 @@ class _File(BaseModel):
 
 
 def read_shared_types(path: Path) -> dict[str, SharedTypes]:
-    """Return the shared types by external set; none if there is no such file.
-
-    A CellDualityError if it is malformed, or two sets that train call different types by one label.
-    """
+    """Return the shared types by external set; none without a file. One label may not be of two shared types."""
     if not path.exists():
         return {}
     try:
@@ -91,8 +88,7 @@ class Section:
     """The rows of one dual pair in one split, by (task, row id), and real cells of the sets that they are about.
 
     Its ``key`` begins the names of its metrics: ``task``; ``task@ood`` for held-out kinds of cells, ``task@set`` for a
-    single set. The labels of an external one are compared with answers by ``shared`` types; where no cell of a set
-    trains, its training cells are of the sets that do.
+    single set. The labels of an external one are compared with answers by ``shared`` types.
     """
 
     key: str
@@ -123,10 +119,7 @@ class Section:
         return self.shared.names if self.shared else list(vocabulary.labels[self.pair.answer.kind])
 
     def comparable(self, gold: Sequence[str], predicted: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Return both in the names that both sides know: of an external set as shared types, else as they are.
-
-        An answer without a shared type is an empty string, a gold label a CellDualityError.
-        """
+        """Return both as shared types where there are any: an answer without is empty, gold a CellDualityError."""
         if self.shared is None:
             return list(gold), list(predicted)
         if unknown := sorted({*gold} - self.shared.gold.keys()):
@@ -140,11 +133,10 @@ class Section:
 
 
 def rows_by_section(data: Path, split: str, tasks: Mapping[str, DualTask], limit: int | None = None) -> dict[str, Rows]:
-    """Return the rows of each section by its key: of ``split``, then of held-out kinds of cells and of single sets.
+    """Return the first ``limit`` rows of each section by its key: of ``split``, of held-out kinds and of single sets.
 
-    A set has a section of its own if a task asks about several in the split, if it is external, or if none of its cells
-    is in the split, all of it being held out. Of each section the first ``limit``, None for all. A CellDualityError if
-    a file is missing or malformed, or there are no rows.
+    A set has a section of its own if a task asks about several in the split, if it is external, or if all of it is held
+    out. A CellDualityError if a file is missing or malformed, or there are no rows.
     """
 
     def set_of(key: tuple[str, str]) -> str:

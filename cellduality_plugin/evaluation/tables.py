@@ -75,8 +75,7 @@ def table_rows(metrics: Mapping[str, Any]) -> list[tuple[str, str, Cells]]:
 def table(metrics: Mapping[str, Any]) -> Group:
     """Return a table a task of ``metrics`` (what :func:`evaluate` returns), to be printed with rich.
 
-    Below each metric stands the same of held-out kinds of cells and of external sets. The best of a row is marked, real
-    cells aside, and a last line says where a baseline beats every checkpoint.
+    Below each metric stands the same of held-out kinds of cells and of external sets; the last line is the wins line.
     """
     tasks: dict[str, dict[str, list[tuple[str, Cells]]]] = {}
     for section, name, cells in table_rows(metrics):
@@ -121,19 +120,13 @@ def real_column(metrics: Mapping[str, Any]) -> str:
 
 
 def best_columns(cells: Cells, real: str) -> frozenset[str]:
-    """Return the columns with the best value of a row, several where they are equal; none of fewer than two values.
-
-    ``real`` is the column of real cells: never the best, and what "like real cells" is compared with.
-    """
+    """Return the columns with the best value of a row, of two or more; never ``real``, the column of real cells."""
     losses = _losses(cells, real)
     return frozenset(name for name, loss in losses.items() if len(losses) > 1 and loss == min(losses.values()))
 
 
 def baseline_wins(metrics: Mapping[str, Any]) -> dict[str, bool]:
-    """Return of each metric that baselines and checkpoints have whether a baseline beats every checkpoint.
-
-    What a baseline has by construction does not count. A tie is no win.
-    """
+    """Return of each metric of both whether a baseline beats every checkpoint; by construction or tied is no win."""
     real, won = real_column(metrics), {}
     for key in dict.fromkeys(key for column in metrics["columns"].values() for key in column["metrics"]):
         cells = cells_of(metrics, key)
@@ -177,10 +170,8 @@ def compared(metrics: Mapping[str, Any]) -> list[str]:
 def headlines(metrics: Mapping[str, Any], checkpoints: Sequence[str]) -> list[dict[str, Any]]:
     """Return the headline of each section of ``metrics`` in which the last of ``checkpoints`` has one.
 
-    Of each the ``section``, the ``metric``, and what it is ``before`` (of the checkpoint before the last; None without
-    one), ``after``, of the best ``baseline`` (name, metric) and of ``real`` cells; which of the first three are
-    ``best``, whether the baseline has ``beaten`` the last, and the ``gain``, whether it is ``outside`` of what chance
-    may do, and the ``verdict``.
+    ``before`` is that of the checkpoint before (None without), ``after`` of the last; ``baseline`` (name, metric) is
+    the best one, and has it ``beaten`` the last? The rest is of :func:`_change`.
     """
     k, found = metrics["settings"]["neighbours"][0], []
     ours = [key for key in ordered_keys(metrics) if key in metrics["columns"][checkpoints[-1]]["metrics"]]
@@ -210,11 +201,7 @@ def _gain(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
 
 
 def _change(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what became of a metric.
-
-    A gain is outside if it exceeds the half widths of both 95 % intervals, added as squares: the interval of a
-    difference of independent measurements; of the same cells it is rather too wide.
-    """
+    """Return the gain of a metric, and whether it exceeds the half widths of both 95 % intervals, added as squares."""
     if before is None:
         return {"gain": None, "outside": False, "verdict": "–"}
     gain, intervals, verdict = _gain(before, after), [before["interval"], after["interval"]], "within interval"

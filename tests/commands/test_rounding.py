@@ -24,7 +24,7 @@ from data_prep.manifests import write_manifest
 from data_prep.rows import rl_rows, sft_rows
 from tests.commands.conftest import invoke
 from tests.evaluation.audit.conftest import GENES, TYPES, PlantedPolicy, own
-from tests.evaluation.rounds.test_rounds import write_round
+from tests.evaluation.rounds.test_rounds import KEY, write_round
 from tests.refused import refused
 
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
@@ -227,7 +227,7 @@ def test_rl_rows_of_tasks_whose_cells_got_no_label_go_beside_the_rows_and_no_cel
 
 def test_rounds_say_which_is_kept_and_whether_to_go_on(tmp_path):
     for number, value in enumerate((0.5, 0.7, 0.6), start=1):
-        write_round(tmp_path / str(number), cell_type_annotation__accuracy=(value, "higher"))
+        write_round(tmp_path / str(number), {KEY: value})
     folders, out = [str(tmp_path / str(number)) for number in (1, 2, 3)], tmp_path / "rounds.json"
     for count, said in ((1, "1 on"), (2, "2 on"), (3, "2 stop")):
         assert invoke("rounds", *folders[:count], "--out", out).strip() == said

@@ -66,17 +66,13 @@ class RuleDecoder:
         return [None if answer is None else join_response(answer) for answer in answers]
 
 
-def true_type(prompt: str) -> str:
-    """The type whose twelve genes the cell in the prompt's last line is made of."""
-    return TYPES[int(prompt.rsplit(" ", 1)[1][1:]) // 12]
-
-
 def expert(request: Request) -> str:
     """Knows the rules by which the cells below are made."""
     prompt, rng = request.prompt, np.random.default_rng(request.seed)
     last = prompt.rsplit(": ", 1)[1].split()
+    block = int(last[-1][1:]) // 12 if last[-1][1:].isdecimal() else -1  # the type whose genes the cell is made of
     if prompt.startswith("Name the type"):
-        return true_type(prompt)
+        return TYPES[block]
     if prompt.startswith("Name the perturbation"):
         return PERTURBED if SHARED[0] in last else CONTROL
     if prompt.startswith("Tell whether"):
@@ -84,10 +80,8 @@ def expert(request: Request) -> str:
     if prompt.startswith("Write a cell"):
         return " ".join(drawn(TYPES.index(last[-1]), rng))
     if prompt.startswith("Write the cell"):
-        block = TYPES.index(true_type(prompt))
         return " ".join(perturbed(last) if f"Perturbation: {PERTURBED}" in prompt else drawn(block, rng))
-    place = 12 * TYPES.index(true_type(prompt))
-    return " ".join(gene for gene in GENES[place : place + 12] if gene not in last)
+    return " ".join(gene for gene in GENES[12 * block : 12 * block + 12] if gene not in last)
 
 
 @pytest.fixture
@@ -156,22 +150,16 @@ def write_folder(folder: Path, vocabulary: Vocabulary, entries: Sequence[Entry])
     """Write what evaluation reads of a prepared folder."""
     vocabulary.save(folder / "vocabulary.json")
     rng = np.random.default_rng(1)
-    write_jsonl(
-        folder / "cells.jsonl",
-        [
-            {"id": c.id, "split": split, "labelled": shown, "genes": list(c.genes), **c.obs, **c.condition}
-            for split, shown, c in entries
-        ],
-    )
+    cells = [
+        {"id": c.id, "split": split, "labelled": shown, "genes": list(c.genes), **c.obs, **c.condition}
+        for split, shown, c in entries
+    ]
+    write_jsonl(folder / "cells.jsonl", cells)
     for wanted in sorted({split for split, _, _ in entries} - {"train"}):
-        rows = [
-            row
-            for split, _, cell in entries
-            if split == wanted
-            for row in eval_rows(
-                [cell], [TASKS[name] for name in PAIRS[cell.id.partition("/")[0]]], vocabulary, hidden=0.25, rng=rng
-            )
-        ]
+        rows = []
+        for cell in (cell for split, _, cell in entries if split == wanted):
+            tasks = [TASKS[name] for name in PAIRS[cell.id.partition("/")[0]]]
+            rows += eval_rows([cell], tasks, vocabulary, hidden=0.25, rng=rng)
         write_jsonl(folder / f"eval_{wanted}.jsonl", rows)
     return folder
 

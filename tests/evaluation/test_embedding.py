@@ -40,7 +40,7 @@ def test_full_pca_keeps_distances_and_fewer_dimensions_lose_some() -> None:
     assert (pdist(small(real)) <= dense + 1e-9).all()
 
 
-def test_points_do_not_depend_on_the_company_of_a_cell_or_on_the_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_points_depend_on_no_other_cell_no_chunk_and_no_solver(monkeypatch: pytest.MonkeyPatch) -> None:
     space = embedding.PcaEmbedding(cells(30), GENES, components=4)
     new = cells(7, seed=1)
     together = space(new)
@@ -48,13 +48,9 @@ def test_points_do_not_depend_on_the_company_of_a_cell_or_on_the_chunk(monkeypat
     monkeypatch.setattr(embedding, "_CHUNK", 3)
     np.testing.assert_allclose(together, space(new))
     assert space([]).shape == (0, 4)
-
-
-def test_iterative_solver_finds_the_same_space(monkeypatch: pytest.MonkeyPatch) -> None:
-    exact = embedding.PcaEmbedding(cells(60), GENES, components=3)(cells(9, seed=1))
     monkeypatch.setattr(embedding, "_DENSE_AT_MOST", 0)
-    again = embedding.PcaEmbedding(cells(60), GENES, components=3, seed=5)(cells(9, seed=1))
-    np.testing.assert_allclose(np.abs(exact), np.abs(again), atol=1e-6)
+    iterative = embedding.PcaEmbedding(cells(30), GENES, components=4, seed=5)(new)
+    np.testing.assert_allclose(np.abs(together), np.abs(iterative), atol=1e-6)
 
 
 OWN = """
@@ -81,7 +77,7 @@ def test_spaces_are_opened_by_name(tmp_path: Path) -> None:
     own = embedding.open_embedding(f"{path}:Lengths", cells(20), GENES, seed=7)
     assert own(cells(3)).tolist() == [[6.0], [6.0], [6.0]]
     assert (own.name, own.top, own.genes) == ("lengths, seed 7", 6, GENES)
-    with pytest.raises(CellDualityError, match="__call__"):
+    with pytest.raises(CellDualityError):
         embedding.open_embedding(f"{path}:Open", cells(20), GENES)
     with refused("unknown-embedding"):
         embedding.open_embedding("umap", cells(20), GENES)
@@ -91,6 +87,7 @@ def test_spaces_are_opened_by_name(tmp_path: Path) -> None:
 
 SYMBOLS = tuple(f"G{number}" for number in range(12))
 SIZE, HEADS, HIDDEN, LAYERS = 8, 2, 16, 2
+ARGUMENTS = {"embsize": SIZE, "nheads": HEADS, "d_hid": HIDDEN, "nlayers": LAYERS}
 TOKENS = {"<pad>": 0, "<cls>": 1, "<eoc>": 2, **{gene: 3 + place for place, gene in enumerate(SYMBOLS[:10])}}
 
 
@@ -115,8 +112,7 @@ def scgpt_weights(rng: np.random.Generator) -> dict[str, torch.Tensor]:
 def scgpt(tmp_path: Path) -> Path:
     found = tmp_path / "scGPT_tiny"
     found.mkdir()
-    arguments = {"embsize": SIZE, "nheads": HEADS, "d_hid": HIDDEN, "nlayers": LAYERS, "pad_value": -2}
-    (found / "args.json").write_text(json.dumps(arguments))
+    (found / "args.json").write_text(json.dumps({**ARGUMENTS, "pad_value": -2}))
     (found / "vocab.json").write_text(json.dumps(TOKENS))
     torch.save(scgpt_weights(np.random.default_rng(0)), found / "best_model.pt")
     return found
@@ -173,36 +169,28 @@ def test_genes_that_scgpt_does_not_know_are_left_out_and_counted(scgpt: Path) ->
 
 def test_values_are_binned_as_scgpt_bins_what_has_no_ties() -> None:
     assert embedding.value_bins(1).tolist() == [50]
-    for count in (2, 17, 50, 64, 300):
-        found = embedding.value_bins(count)
-        assert found[0] == 50
-        assert found[-1] == 1
-        assert (np.diff(found) <= 0).all()
+    for found in map(embedding.value_bins, (2, 17, 50, 64, 300)):
+        assert (found[0], found[-1], (np.diff(found) <= 0).all()) == (50, 1, True)
     _, sizes = np.unique(embedding.value_bins(500), return_counts=True)
     assert sizes.max() - sizes.min() <= 10  # quantiles: equally many genes in each bin
 
 
-ARGUMENTS = {"embsize": SIZE, "nheads": HEADS, "d_hid": HIDDEN, "nlayers": LAYERS}
-
-
 @pytest.mark.parametrize(
-    ("file", "content", "what"),
+    ("file", "content"),
     [
-        ("args.json", "{", "unreadable"),
-        ("args.json", '{"embsize": 8}', "'nheads'"),
-        ("args.json", json.dumps({**ARGUMENTS, "input_emb_style": "category"}), "'category'"),
-        ("args.json", json.dumps({**ARGUMENTS, "d_hid": 32}), "size mismatch"),
-        ("args.json", json.dumps({**ARGUMENTS, "nlayers": 3}), "transformer_encoder.layers.2"),
-        ("vocab.json", "[]", "not a JSON object"),
-        ("vocab.json", '{"G1": 0}', "no <cls> token"),
-        ("vocab.json", '{"<cls>": 0, "MS4A1": 1}', "none of the 12 genes"),
-        ("best_model.pt", "not a checkpoint", "unreadable"),
-        ("best_model.pt", None, "unreadable"),
-        ("best_model.pt", [1, 2], "not a table of weights"),
-        ("best_model.pt", {"other": torch.zeros(1)}, "no weight 'encoder.embedding.weight'"),
+        ("args.json", "{"),
+        ("args.json", '{"embsize": 8}'),
+        ("args.json", json.dumps({**ARGUMENTS, "input_emb_style": "category"})),
+        ("best_model.pt", {"encoder.embedding.weight": torch.zeros(len(TOKENS), SIZE + 1)}),
+        ("vocab.json", "[]"),
+        ("vocab.json", '{"G1": 0}'),
+        ("vocab.json", '{"<cls>": 0, "MS4A1": 1}'),
+        ("best_model.pt", None),
+        ("best_model.pt", [1, 2]),
+        ("best_model.pt", {"other": torch.zeros(1)}),
     ],
 )
-def test_what_is_wrong_with_a_checkpoint_is_named_with_its_file(scgpt: Path, file: str, content, what: str) -> None:
+def test_what_is_wrong_with_a_checkpoint_is_told_with_its_file(scgpt: Path, file: str, content) -> None:
     if content is None:
         (scgpt / file).unlink()
     elif isinstance(content, str):
@@ -211,5 +199,4 @@ def test_what_is_wrong_with_a_checkpoint_is_named_with_its_file(scgpt: Path, fil
         torch.save(content, scgpt / file)
     with refused("wrong-checkpoint") as error:
         embedding.ScgptEmbedding(scgpt, SYMBOLS, top=10)
-    assert what in error.value.what
-    assert Path(error.value.where).parent == scgpt
+    assert error.value.where == str(scgpt / file)

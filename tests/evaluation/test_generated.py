@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import json
-import re
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -69,8 +67,6 @@ def test_real_cells_and_what_could_not_be_read_may_stand_beside_them(write, sect
         own = real[real.obs["section"] == key]
         assert own.obs["row"].tolist() == list(cells.ids)
         assert own.obs["condition"].tolist() == list(cells.names)
-        first = own.layers["rank"].toarray()[0]
-        assert tuple(vocabulary.genes[place] for place in np.argsort(first) if first[place]) == cells.genes[0]
     generated.write_generated(tmp_path / "none.h5ad", [], list(sections.values()), vocabulary, MADE_FROM)
     assert not (tmp_path / "none.h5ad").exists()
 
@@ -83,9 +79,6 @@ def test_without_the_package_it_is_told_before_anything_is_asked(
         evaluate({"SFT": model}, data, "test", tmp_path / "run", EvaluationSettings(anndata=True), opener=opened)
     assert expert_decoder.asked == []
     assert not (tmp_path / "run").exists()
-
-
-ONE = {"spaces": {"a": "PCA"}, "settings": {"seed": 0}}
 
 
 def test_a_map_has_a_place_for_everyone_however_few_and_a_seed_fixes_it():
@@ -109,19 +102,18 @@ def test_a_map_of_a_section_shows_held_out_cells_and_every_cell_that_could_be_re
     assert [plot.count("<image ") for plot in found[0]["plots"].values()] == [1, 1]
 
 
-def row(column, condition="<b>", x=0.0):
+def row(column, x=0.0):
     """A point as older evaluations wrote it."""
-    return {"section": "a", "column": column, "condition": condition, "x": x, "y": x}
+    return {"section": "a", "column": column, "condition": "<b>", "x": x, "y": x}
 
 
-def test_names_are_text_plots_share_no_id_and_without_a_cell_that_could_be_read_there_is_none():
-    [found] = maps_of([row(TRAINING), row(REAL, x=1.0), row("<i>", x=0.5)], ONE, ["<i>"])
+def test_names_are_text_and_without_a_cell_that_could_be_read_there_is_no_plot():
+    one = {"spaces": {"a": "PCA"}, "settings": {"seed": 0}}
+    [found] = maps_of([row(TRAINING), row(REAL, x=1.0), row("<i>", x=0.5)], one, ["<i>"])
     text = "".join(found["plots"].values())
     assert ("<i>" in text, "&lt;i&gt;" in text) == (False, True)
-    ids = re.findall(r'\bid="([^"]+)"', text)
-    assert len(ids) == len(set(ids)) > 4
-    assert maps_of([row(TRAINING), row(REAL)], ONE, ["GRPO"])[0]["plots"] == {}
-    assert maps_of([], ONE, ["GRPO"]) == []
+    assert maps_of([row(TRAINING), row(REAL)], one, ["GRPO"])[0]["plots"] == {}
+    assert maps_of([], one, ["GRPO"]) == []
 
 
 def test_no_two_conditions_look_alike():
@@ -132,7 +124,5 @@ def test_no_two_conditions_look_alike():
         assert len(set(styles.values())) == len(kinds) * len(states)
         assert all(styles[f"{kind}, IFN"].colour == styles[f"{kind}, control"].colour for kind in kinds)
         assert {styles[f"{kind}, control"].shape for kind in kinds} <= {"dot", "square"}
-    six = styles_of([f"{kind}, {state}" for kind in "ABCDEF" for state in ("control", "IFN")])
-    assert all(six[f"{one}, IFN"].shape == six[f"{other}, IFN"].shape for one, other in combinations("ABCDEF", 2))
     assert len(set(styles_of([f"{kind}, {state}" for kind in "ABCDEFG" for state in "abc"]).values())) == 21
     assert styles_of(["a"]) == {"a": Style(1, "dot")}

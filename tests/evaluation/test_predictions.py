@@ -49,8 +49,7 @@ def test_the_dual_is_asked_once_a_row_with_the_true_answer(examples, vocabulary)
 
     made = predict(RuleDecoder(rule), examples, vocabulary, PredictionSettings(samples=2))
     told = [p for p in made if p.truth_similarity is not None]
-    assert Counter(p.task for p in told) == {ANNOTATION: 30, GENERATION: 30}
-    assert all(not p.drawn for p in told if p.task == ANNOTATION)
+    assert Counter((p.task, p.drawn) for p in told) == {(ANNOTATION, False): 30, (GENERATION, True): 30}
     for p in told:
         if p.task == GENERATION:
             assert (p.truth_rebuilt, p.truth_similarity) == ("NK", float(p.unknown == "NK"))
@@ -99,30 +98,25 @@ def test_a_finished_file_is_read_and_anything_else_made_anew(
 ) -> None:
     out = tmp_path / "run" / "model.jsonl"
 
-    def again(seed: int = 0, rows=examples) -> int:
-        settings = PredictionSettings(samples=1, seed=seed)
-        before = len(expert_decoder.asked)
+    made: list = []
+
+    def asked(seed: int = 0, rows=examples) -> int:
+        settings, before = PredictionSettings(samples=1, seed=seed), len(expert_decoder.asked)
         made.append(predict_checkpoint(model, rows, vocabulary, settings, out, opener=opened)[0])
         return len(expert_decoder.asked) - before
 
-    made: list = []
-    whole = again()
-    assert whole > 0
-    assert again() == 0
-    assert made[0] == made[1]
-    assert again(seed=1) == whole
+    whole = asked()
+    assert (asked(), made[0] == made[1]) == (0, True)
+    assert asked(seed=1) == whole > 0
     (model / "model.safetensors").write_bytes(b"other weights")
-    assert again() == whole
+    assert asked() == whole
     key, example = next(iter(examples.items()))
     other = {**examples, key: replace(example, gold="T" if example.gold != "T" else "B")}
-    assert again(rows=other) == whole + 1, "the dual is told another truth than the answer"
-    assert again() == whole
-    with out.open("a") as stream:  # a hand that edits a prediction does not go unnoticed
-        stream.write("\n")
-    assert again() == whole
-    out.with_suffix(".made_from.json").write_text("{")
-    assert again() == whole
-    assert again() == 0
+    assert asked(rows=other) == whole + 1, "the dual is told another truth than the answer"
+    assert asked() == whole
+    for spoiled in (out, out.with_suffix(".made_from.json")):  # a hand that edits either does not go unnoticed
+        spoiled.write_text(spoiled.read_text() + "\n{")
+        assert asked() == whole
 
 
 @pytest.mark.parametrize(

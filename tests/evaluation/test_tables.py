@@ -6,22 +6,13 @@ import json
 from dataclasses import replace
 from typing import get_args
 
-import numpy as np
 import pytest
 
 from cellduality_plugin.evaluation.generated import point_rows
 from cellduality_plugin.evaluation.metrics.registry import BY_CONSTRUCTION
-from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval
 from cellduality_plugin.evaluation.page import results
 from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.tables import (
-    baseline_wins,
-    best_columns,
-    compared,
-    headlines,
-    sentences,
-    wins_line,
-)
+from cellduality_plugin.evaluation.tables import baseline_wins, best_columns, compared, headlines, sentences, wins_line
 from cellduality_plugin.parsing import Failure
 
 LABELS, CELLS = "cell_type_annotation", "conditional_cell_generation"
@@ -106,16 +97,6 @@ def test_a_change_counts_beyond_what_both_intervals_allow_together(before, after
     assert one(before, metric(after, None, better))["outside"] is False
 
 
-def test_a_change_between_two_measurements_of_one_thing_counts_about_as_seldom_as_it_should():
-    """Two checkpoints that are right equally often, measured on different cells: at most five changes of a hundred."""
-    rng, wrongly = np.random.default_rng(0), 0
-    for trial in range(200):
-        right = rng.random((2, 80)) < 0.6
-        intervals = [bootstrap_interval(np.mean, each, seed=trial, resamples=100) for each in right]
-        wrongly += one(*map(metric, right.mean(axis=1).tolist(), intervals))["outside"]
-    assert wrongly / 200 <= 0.08
-
-
 def test_the_best_of_a_headline_and_whether_a_baseline_wins():
     for majority, logistic, better, *expected in [
         (0.6, None, "higher", {"after"}, "majority", False),
@@ -132,8 +113,8 @@ def test_the_best_of_a_headline_and_whether_a_baseline_wins():
 def test_the_summary_opens_with_what_changed_and_names_baselines_that_win():
     cells = {"SFT": metric(0.5, [0.4, 0.6]), "GRPO": metric(0.7, [0.6, 0.8]), "logistic": metric(0.8)}
     change, baselines = sentences(headlines(evaluation(LABELS, accuracy=cells), ["SFT", "GRPO"]), ["SFT", "GRPO"])
-    assert "in 1 of 1 headline metric: cell type annotation (accuracy 0.500 to 0.700); worse in 0." in change
-    assert "in 1 of the 1 that have one: logistic in cell type annotation." in baselines
+    assert "cell type annotation (accuracy 0.500 to 0.700)" in change
+    assert "logistic in cell type annotation" in baselines
     [alone] = headlines(evaluation(LABELS, accuracy={"SFT": metric(0.5)}), ["SFT"])
     assert (alone["before"], alone["after"]["value"], alone["verdict"]) == (None, 0.5, "–")
     assert sentences([alone], ["SFT"]) == []
@@ -159,26 +140,16 @@ def test_a_table_a_section_and_what_no_column_has_is_told_once_with_its_reason(r
     assert len(tables) == len(measured["spaces"])
     for table in tables.values():
         assert all(set(cells) <= set(table["columns"]) for _, cells, _ in table["rows"])
-        assert all("real cells" not in winners for _, _, winners in table["rows"])
         assert all(winners for name, _, winners in table["rows"] if name.startswith(("accuracy", "diversity")))
         assert list(table["how"]) == [name for name, _, _ in table["rows"]]
         assert all("Range" in told and "n = " in told for told in table["how"].values())
-    how = tables["conditional cell generation"]["how"]
-    assert how["MMD² ↓"].startswith("MMD^2, biased V-statistic, mean over draws. RBF, sigma")
-    assert "Range 0 to 2, best 0." in how["MMD² ↓"]
-    assert "best as real cells" in how["spread within types ≈"]
-    assert "n = 60 (GRPO)" in how["k-NN agreement (5) ↑"]
+    assert "n = 60 (GRPO)" in tables["conditional cell generation"]["how"]["k-NN agreement (5) ↑"]
     table = tables["perturbation response generation, held-out cell types"]
     assert table["unmeasured"] == {"mean over 0 of 2 types": ["scFID", "scFID, shrunk"]}
     assert not any("scFID" in row for row, _, _ in table["rows"])
-    assert tables["cell type annotation"]["unmeasured"] == {}
-
-
-def test_a_confusion_matrix_leaves_out_labels_that_no_cell_has_and_nobody_answers():
-    counts = [[3, 0, 1, 1], [0, 0, 0, 0], [0, 0, 0, 2]]
-    matrix = {"labels": ["B", "NK", "T"], "counts": counts}
-    metrics = {"columns": {"SFT": {"confusion": {"cell_type_annotation": matrix}}}}
-    [found] = results.confusions(metrics, ["SFT"])["cell type annotation"]
+    counts = [[3, 0, 1, 1], [0, 0, 0, 0], [0, 0, 0, 2]]  # nobody has or answers the second label
+    matrix = {"cell_type_annotation": {"labels": ["B", "NK", "T"], "counts": counts}}
+    [found] = results.confusions({"columns": {"SFT": {"confusion": matrix}}}, ["SFT"])["cell type annotation"]
     assert found["labels"] == ["B", "T"]
     assert found["rows"] == [("B", 5, [(3, 0.6), (1, 0.2), (1, 0.2)]), ("T", 2, [(0, 0.0), (0, 0.0), (2, 1.0)])]
     assert found["read"] == (4, 7)
@@ -219,7 +190,6 @@ def test_wrong_labels_by_how_often_and_what_they_are_paid_beside_right_ones():
         {"gold": "B", "answer": "T", "number": 2, "of": 5, "reward": pytest.approx(0.3), "as_right": 0.5},
         {"gold": "T", "answer": "NK", "number": 1, "of": 1, "reward": pytest.approx(0.9), "as_right": 1.0},
     ]
-    assert len(results.wrong_labels({LABELS: MADE}, at_most=1)[0]["confused"]) == 1
     lost = replace(MADE[0], id="set/9", answer=None, failure="no_answer", similarity=0.0)
     assert [(each["wrong"], each["of"]) for each in results.wrong_labels({LABELS: [lost, MADE[0]]})] == [(0, 2)]
     assert results.wrong_labels({f"{LABELS}@far": MADE}) == []
@@ -254,7 +224,7 @@ def test_causes_are_counted_by_checkpoint_with_the_last_one_s_example():
     assert [(each["cause"], *each["counts"].values()) for each in found] == [
         ("no_answer", 1, 2), ("dual: unclosed", 0, 1), ("empty", 1, 0),
     ]  # fmt: skip
-    assert (found[0]["example"], found[0]["where"]) == ("<b>grpo", "GRPO, cell type annotation, set/0")
+    assert found[0]["example"] == "<b>grpo"
     assert (found[1]["example"][:5], found[1]["example"][-3:], len(found[1]["example"]) < 700) == ("long ", "end", True)
     assert results.unreadable({"SFT": [MADE[0]]}) == results.unreadable({}) == []
     assert {*get_args(Failure)} - {""} <= results.CAUSES.keys()

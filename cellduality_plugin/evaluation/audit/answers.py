@@ -92,10 +92,7 @@ class Case:
 
 
 def read_audit_rows(data: Path, tasks: Mapping[str, DualTask]) -> dict[str, list[Example]]:
-    """Return the labelled rows of ``data`` for each of the tasks that are answered by a label or by genes.
-
-    A CellDualityError if there is no such file (of a folder of an older version), or no row of ``tasks`` in it.
-    """
+    """Return the labelled rows of each task that is answered by a label or by genes; a CellDualityError if none."""
     path, found = data / FILE, dict[str, list[Example]]()
     if not path.is_file():
         hint = "prepare the data again (cellduality data prepare)"
@@ -114,10 +111,7 @@ def read_audit_rows(data: Path, tasks: Mapping[str, DualTask]) -> dict[str, list
 def make_cases(
     task: DualTask, rows: Sequence[Example], vocabulary: Vocabulary, settings: AuditSettings, rng: np.random.Generator
 ) -> list[Case]:
-    """Return the first rows of ``task`` with their candidates; a CellDualityError if a row holds no gold.
-
-    The other rows lend their answers as wrong ones.
-    """
+    """Return the first rows of ``task`` with their candidates, wrong ones from other rows; each must hold gold."""
 
     def candidates(row: Example) -> Iterable[tuple[Kind, Value]]:
         gold = _gold(row)
@@ -147,7 +141,7 @@ def _gold(row: Example) -> Value:
 
 
 class NearestCells:
-    """Real cells of known conditions (``unknown`` of their rows), among which the nearest to a written one are."""
+    """Real cells of known conditions, the ``unknown`` of their rows."""
 
     def __init__(self, rows: Sequence[Example]) -> None:
         self._cells = [_gold(row) for row in rows]
@@ -175,10 +169,10 @@ class NearestCells:
 
 
 def truths(case: Case, answers: Sequence[Value | None], real: NearestCells | None = None) -> dict[str, list[float]]:
-    """Return {measure: how true each answer is, in [0, 1]}; NaN for a cell that could not be read. Best value 1.
+    """Return {measure: how true each answer is, in [0, 1]}, the headline first; NaN for a cell that was not readable.
 
-    Of labels ``"correct"``. Of written cells ``"knn"``, the headline: the share of the right condition among the
-    nearest of the ``real`` cells; and ``"rwjs"`` to the true cell, which may differ from others of its condition.
+    Of labels ``"correct"``; of written cells ``"knn"``, as :meth:`NearestCells.share_near`, and ``"rwjs"`` to the true
+    cell.
     """
     if real is None:
         return {"correct": [float(answer == case.gold) for answer in answers]}

@@ -55,8 +55,8 @@ def checkpoint_players(
 ) -> Iterator[Players]:
     """Open the players over the checkpoint in ``model``; raises as :func:`.offline.served_model`.
 
-    Answers are sampled at ``temperature``, every draw by a seed of its own that follows from ``seed``. ``backend`` is
-    ``"vllm"``; ``"transformers"``, with nothing to start; or the address of vLLM servers (:func:`served_policies`).
+    ``temperature`` is that of the sampler, whose draws have seeds that follow from ``seed``. ``backend`` is ``"vllm"``,
+    ``"transformers"``, or the address of vLLM servers (:func:`served_policies`).
     """
     others = [DualSettings(temperature=at, max_new_tokens=settings.max_new_tokens) for at in (0.0, temperature)]
     if is_address(backend):
@@ -84,8 +84,7 @@ def checkpoint_players(
 class Stepped:
     """A vLLM engine with OpenRLHF's asynchronous ``generate``, stepped by the event loop itself.
 
-    vLLM's own asynchronous engine runs in another process: it starts seconds later, and which requests share a batch,
-    and with it the last digits of their numbers, depends on timing. Here everyone who is ready has asked before a step.
+    Everyone who is ready has asked before a step, so that batches, and with them last digits, depend on no timing.
     """
 
     def __init__(self, served: Served) -> None:

@@ -60,9 +60,8 @@ class Counting:
 def finding(contender: Contender, judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
     """Return the numbers of ``contender`` on the task of ``judged`` cells, each a mean over them with its interval.
 
-    ``score_of_cells`` is what contenders are compared by, cell by cell: of labels how right the group's votes times
-    reward are (``product_accuracy``), of written cells how true the best paid one is (``best_of_group``); None for a
-    cell without. ``choice_of_cells`` is the same of labels that the reward alone chooses.
+    ``score_of_cells``, by which contenders are compared, is ``product_accuracy`` of each cell, or ``best_of_group`` of
+    a written one (None without); ``choice_of_cells`` is that of the label which the reward alone chooses.
     """
     case, rollouts = judged[0].case, sum(each.samples.size for each in judged)
     costs = np.sum([each.costs for each in judged], axis=0) / max(1, rollouts)
@@ -103,15 +102,20 @@ def _preference(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
 
 
 def _labels(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
-    """Return accuracy and macro-F1 of four ways to name a label, on the same cells; shares of a choice count as such.
+    """Return accuracy and macro-F1 of four ways to name a label; shares of a choice count as such.
 
-    ``choice``: the label that is paid most of all; ``policy``: its likeliest answer; ``majority``: the commonest answer
-    of a group; ``product``: the one whose votes times reward are most, to which training leads.
+    ``choice``: the label paid most of all; ``policy``: the likeliest answer; ``majority`` of a group; :func:`product`.
     """
     cases = [each.case for each in judged]
+
+    def paid_by_label(each: Judged) -> list[dict[Value, float]]:
+        named = [value for kind, value in each.case.candidates if kind in ("true", "wrong")]
+        blocks = in_blocks(each.of("true", "wrong"), how.masks).T
+        return [dict(zip(named, rewards.tolist(), strict=True)) for rewards in blocks]
+
     labels = sorted({str(value) for case in cases for _, value in case.candidates})
     choices: dict[str, list[list[Mapping[Value, float]]]] = {
-        "choice": [[best(paid) for paid in _paid(each, how)] for each in judged],
+        "choice": [[best(paid) for paid in paid_by_label(each)] for each in judged],
         "policy": [[{} if case.greedy is None else {case.greedy: 1.0}] for case in cases],
         "majority": [[product(case.values)] for case in cases],
         "product": [[product(e.case.values, block) for block in in_blocks(e.samples, how.masks).T] for e in judged],
@@ -134,13 +138,6 @@ def _labels(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
         "score_of_cells": right["product"].tolist(),
         "choice_of_cells": right["choice"].tolist(),
     }
-
-
-def _paid(each: Judged, how: Counting) -> list[dict[Value, float]]:
-    """Return the reward of every label, block by block."""
-    named = [value for kind, value in each.case.candidates if kind in ("true", "wrong")]
-    blocks = in_blocks(each.of("true", "wrong"), how.masks).T
-    return [dict(zip(named, rewards.tolist(), strict=True)) for rewards in blocks]
 
 
 def _within_groups(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
@@ -178,10 +175,9 @@ def _mean(values: Sequence[float] | Floats) -> float:
 
 
 def _worth(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
-    """Return what the true answer is paid, and what answers without its information are.
+    """Return what the true answer is paid; ``shuffled``, that of a random other cell; and ``observed_only``.
 
-    ``shuffled``: the true answer of a random other cell. ``observed_only``: an answer that adds nothing to what the
-    question shows, which is a copy of the list it shows, or else wrong answers on average.
+    The last adds nothing to what the question shows: a copy of the list it shows, or else wrong answers on average.
     """
     kinds: tuple[Kind, ...] = ("true", "another's", "copied", "wrong")
     true, shuffled, copied, wrong = (np.array([_mean(each.of(kind).ravel()) for each in judged]) for kind in kinds)
@@ -214,10 +210,9 @@ def best(scores: Mapping[Value, Any]) -> dict[Value, float]:
 
 
 def product(answers: Sequence[Value | None], rewards: Sequence[float] | Floats | None = None) -> dict[Value, float]:
-    """Return the answer of a group whose votes times reward are most, as :func:`best` does: to it training leads.
+    """Return the answer of a group whose votes times reward are most, as :func:`best`: training leads there.
 
-    Where products are equal, 0 among them, votes decide: without rewards it is the majority. What cannot be read has no
-    vote.
+    Where products are equal votes decide: without rewards it is the majority. Unreadable answers (None) have no vote.
     """
     paid: dict[Value, list[float]] = {}
     for answer, reward in zip(answers, [0.0] * len(answers) if rewards is None else rewards, strict=True):

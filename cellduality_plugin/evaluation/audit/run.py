@@ -43,12 +43,11 @@ Result = TypeVar("Result")
 def audit(
     data: Path, config: Config, opened: Callable[[], AbstractContextManager[Players]], settings: AuditSettings
 ) -> dict[str, Any]:
-    """Return the findings on every task and contender, each with its verdict, as JSON holds them.
+    """Return the content of audit.json: the findings on every task and contender, each with its verdict.
 
-    ``labels_used`` counts, by data set, the cells whose labels they rest on; ``seconds`` is how long it all took.
-    ``data`` is the prepared folder with its ``audit.jsonl``, ``config`` that of the run to come. Before the players are
-    opened, a CellDualityError if there is no such file, no row of a configured task in it, or a reward cannot judge any
-    task.
+    ``labels_used`` counts, by data set, the cells whose labels were read. ``data`` is the prepared folder, ``config``
+    that of the run to come. A CellDualityError, before the players are opened, if no row of a configured task is there
+    or a reward can judge no task.
     """
     begun, vocabulary, findings = time.monotonic(), config.load_vocabulary(), list[dict[str, Any]]()
     tasks, asked = config.load_tasks(), (settings.rewards, settings.hidden, settings.traces)
@@ -101,9 +100,9 @@ def contenders_for(
 ) -> list[Contender]:
     """Return every combination of rewards, hidden shares and traces that makes sense for ``task``, each once.
 
-    No ``rewards`` are :data:`CONFIGURED` and the ``audited`` kinds, the ground truth last; those that cannot judge the
-    task are left out, and an unknown name is a CellDualityError. No shares or traces are those of the configuration.
-    Shares are for tasks that hide genes, as any ``row`` shows, traces for rewards that read log-probabilities.
+    By default of :data:`CONFIGURED` and the ``audited`` kinds, the ground truth last, and of the configured share and
+    traces. Shares are for tasks that hide genes, as any ``row`` shows, traces for rewards that read log-probabilities.
+    Rewards that cannot judge the task are left out; an unknown one is a CellDualityError.
     """
     settings, found = config.tasks[task.name], list[Contender]()
     hides = any(task.hide(row, share) != row for share in (0.5, 1.0))
@@ -138,10 +137,7 @@ def _refuse_unfit(
 
 
 def scorer_of(config: Config, task: str, contender: Contender) -> Scorer:
-    """Return the scorer of a run in which ``task`` is paid as ``contender`` has it, and nothing else changes.
-
-    A CellDualityError if there is no such reward, or it cannot judge the task.
-    """
+    """Return the scorer of a run in which ``task`` is paid as ``contender`` has it; the reward must fit the task."""
     settings = config.tasks[task].model_copy(update=asdict(contender))
     # A queue of calls is an audit's own doing: each of them is bounded where it is made.
     dual = config.dual.model_copy(update={"timeout_seconds": 86_400.0})

@@ -41,15 +41,11 @@ LEGEND = (
 def verdict(finding: Finding) -> tuple[str, str]:
     """Return the grade (agrees, unclear, harmful or no signal) of one (task, reward), and the words for it.
 
-    In this order, with 95 % intervals over cells:
+    In this order, by 95 % intervals over cells:
 
     1. At least :data:`FLAT_GROUPS` of the groups without spread: no signal.
-    2. The interval of the AUC (true answers against wrong ones) holds 0.5: no signal, or unclear if it is wider than
-       :data:`WIDE_INTERVAL`. All of it below: harmful.
-    3. Labels: the votes of the policy's own answers times their rewards, which training leads to, against their
-       majority, by the paired difference of accuracies. All of it below 0: harmful.
-    4. The truth of the best paid answer of a group less the group's mean. All of it below 0: harmful.
-    5. Either of these gains all above 0: the reward agrees. Else it is unclear.
+    2. The AUC holds 0.5: no signal, or unclear if wider than :data:`WIDE_INTERVAL`. All of it below: harmful.
+    3. ``product_gain`` (labels) or ``group_gain`` all below 0: harmful. Either all above 0: agrees. Else unclear.
     """
     flat, auc = finding["zero_variance"]["value"], finding["auc"]
     if flat is not None and flat >= FLAT_GROUPS:
@@ -90,8 +86,7 @@ def _gains(finding: Finding) -> list[tuple[tuple[float, float], str]]:
         else "near the best paid cell of a group {best_of_group} of real cells are of the right condition, "
         "near all {mean_of_group}",
     }
-    measured = {name: each for name, each in finding.items() if isinstance(each, Mapping) and "interval" in each}
-    known = {name: each for name, each in measured.items() if each["interval"]}
+    known = {name: each for name, each in finding.items() if isinstance(each, Mapping) and each.get("interval")}
     shares = {name: _percent(each["value"]) for name, each in known.items()}
     gains = [(known[name]["interval"], said.format(**shares)) for name, said in words.items() if name in known]
     return [((low, high), f"{said} (gain {100 * low:+.1f} to {100 * high:+.1f})") for (low, high), said in gains]
@@ -102,9 +97,9 @@ def _percent(share: float) -> str:
 
 
 def choices(content: Mapping[str, Any], config: Config) -> dict[str, dict[str, Any]]:
-    """Return what each task of ``config`` is trained with by an audit's findings (:func:`choose`), and its ``namer``.
+    """Return what each task of ``config`` is trained with by an audit (:func:`choose`), and its :func:`namer`.
 
-    A task that could not be audited keeps what it has. A reward that needs the true answers of rows is no choice.
+    A task that could not be audited keeps what it has. A reward that needs the true answers is no choice.
     """
     how = Counting(content["settings"]["seed"], content["settings"]["resamples"])
     chosen = {}
@@ -121,9 +116,9 @@ def choices(content: Mapping[str, Any], config: Config) -> dict[str, dict[str, A
 def namer(findings: Sequence[Finding]) -> dict[str, Any] | None:
     """Return who names cells without a label, or None where the answer of the task is no label.
 
-    That is the ``contender`` that judges, whether the policy's ``votes`` are weighed by it or it names alone, which is
-    for one that asks no dual, the ``accuracy`` on the cells of the audit, and ``why`` in words. Of the ways within one
-    standard error of the best (Breiman 1984, section 3.4.3), paired by cell, it is the simplest: alone before votes.
+    That is the ``contender`` that judges, whether the policy's ``votes`` are weighed by it or it names alone (one that
+    asks no dual), its ``accuracy``, and ``why``. Of the ways within one standard error of the best (Breiman 1984,
+    section 3.4.3), paired by cell, it is the first: alone before votes.
     """
     labels = [found for found in findings if "choice_of_cells" in found]
     ways = [(found, "choice") for found in labels if not found["cost"]["requests"]]
@@ -147,9 +142,8 @@ def choose(findings: Sequence[Finding], how: Counting) -> dict[str, Any]:
     """Return what a task is trained with: of the contenders graded ``agrees`` the one of the highest score.
 
     That is the title of the ``reward``, empty if the task stays out, the ``contender`` (None), and ``why``. Of those
-    whose score is no clearly other one (the 95 % interval of the paired difference over cells holds 0) one is preferred
-    that asks the policy's own dual if the best does not; then one that takes fewer tokens (by more than
-    :data:`AS_CHEAP`). ``findings`` are of one task, on the same cells.
+    within the noise (the 95 % interval of the paired difference over cells holds 0) one that asks the policy's own dual
+    is preferred, then one that takes fewer tokens by more than :data:`AS_CHEAP`. ``findings`` are of one task.
     """
     fit = [found for found in findings if found["verdict"]["grade"] == "agrees"]
     if not fit:
@@ -188,10 +182,9 @@ def _tokens(found: Finding) -> float:
 
 
 def audit_sections(content: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return of each task its ``name``, ``findings``, ``heading`` and ``choice``, and ``rows``, one a reward.
+    """Return of each task its ``name``, ``findings``, ``heading``, ``choice`` or none, and ``rows``, one a reward.
 
-    Columns of rows without a number in a task are left out. ``choice`` is what the task is trained with and why, empty
-    if the audit chose nothing.
+    Columns without a number in a task are left out.
     """
     sections = []
     for task, grouped in groupby(content["findings"], key=lambda found: found["task"]):

@@ -113,9 +113,9 @@ def read_cells(
 ) -> RealCells:
     """Return the cells of ``split`` in a cells file, or in its ``rows``; a CellDualityError if there are none.
 
-    The label of a cell is in the first of ``columns`` that it has, its state, if that matters, in the column ``state``;
-    cells without are left out, but a cell with a state needs no label: those of a screen are :data:`ONE_KIND`.
-    ``sources`` are the sets to take (the first part of a cell's id), None for all.
+    The label of a cell is in the first of ``columns`` that it has, its state in the column ``state``, if any. Cells
+    without are left out, but one with a state needs no label: it is :data:`ONE_KIND`. ``sources`` are the sets to take
+    (the first part of a cell's id), None for all.
     """
     chosen = [
         row
@@ -137,10 +137,7 @@ def read_cells(
 
 
 def matched(labels: Names, wanted: Names, rng: np.random.Generator | None = None) -> NDArray[np.int64]:
-    """Return the places of as many cells of each label as ``wanted`` holds, or of all there are if that is fewer.
-
-    ``rng`` draws them; without it the first ones are taken.
-    """
+    """Return the places of as many cells of each label as ``wanted`` holds, or all: the first ones, or by ``rng``."""
     names = np.asarray(labels)
     places = []
     for label, count in sorted(Counter(wanted).items()):

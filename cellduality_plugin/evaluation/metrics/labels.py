@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from cellduality_plugin.evaluation.metrics.given import Reference
+from cellduality_plugin.evaluation.metrics.given import Names, Reference
 from cellduality_plugin.evaluation.metrics.registry import METRICS, SHARED, Measurement, Metric, group, metric
 from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval, mean_of
 from cellduality_plugin.evaluation.predictions import Prediction, counted
@@ -17,7 +17,6 @@ from cellduality_plugin.evaluation.predictions import Prediction, counted
 if TYPE_CHECKING:
     from cellduality_plugin.evaluation.sections import Section
 
-Names: TypeAlias = Sequence[str] | NDArray[Any]
 Both: TypeAlias = tuple[Sequence[str], Sequence[str]]
 """Gold labels and answers; an answer that could not be read is an empty string."""
 

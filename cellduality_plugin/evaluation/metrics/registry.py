@@ -138,10 +138,7 @@ def place(name: str) -> int:
 
 
 def load_metric(path: str) -> None:
-    """Register a metric of one's own: ``module:function`` or ``file.py:function``, decorated with :func:`metric`.
-
-    A CellDualityError if there is no such function, it is not decorated, or its key is taken.
-    """
+    """Register a metric of one's own: a :func:`metric` as ``module:function`` or ``file.py:function``."""
     module, _, name = path.rpartition(":")
     hint = f"give module:function or file.py:function, decorated with {__name__}.metric"
     try:

@@ -8,20 +8,17 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from cellduality_plugin.evaluation.distances import resampled
+from cellduality_plugin.evaluation.distances import Vector, resampled
 from cellduality_plugin.evaluation.embedding import cell_matrix, profile_name
-from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE, RealCells, Reference
+from cellduality_plugin.evaluation.metrics.given import LEAST_CELLS_OF_A_TYPE, Places, RealCells, Reference
 from cellduality_plugin.evaluation.metrics.registry import Measurement, Metric, group, metric
 from cellduality_plugin.evaluation.metrics.statistics import CENTRED, centred_interval
 from cellduality_plugin.evaluation.predictions import Prediction, Rows
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.tasks.base import many
 
-Vector: TypeAlias = NDArray[np.float64]
-Places: TypeAlias = NDArray[np.int64]
 Compared: TypeAlias = Sequence[Sequence[tuple[Vector, Vector]]]
 """Of each (type, perturbation) the real and the predicted shift of some genes, then those of every resample."""
 
@@ -66,10 +63,7 @@ class Responses:
 
     @classmethod
     def of(cls, predictions: Sequence[Prediction], rows: Rows, reference: Reference) -> Responses:
-        """Return the responses that ``predictions`` wrote, each from the control cell that its row shows.
-
-        Answers that cannot be read are left out: validity counts them.
-        """
+        """Return the readable responses of ``predictions``, each from the control cell that its row shows."""
         found: dict[tuple[str, str], list[tuple[tuple[str, ...], tuple[str, ...]]]] = {}
         kinds, space = reference.held_out.type_of, reference.embedding
         for p in predictions:
@@ -145,10 +139,9 @@ def strongest(shift: Vector, count: int = STRONGEST) -> Places:
 
 
 def welch_t(perturbed: Vector, control: Vector) -> Vector:
-    """Return Welch's t of every gene (column) of two cells a side at least: 0 where nothing differs, infinite without
-    variance.
+    """Return Welch's t of every gene (column) of two cells a side or more, as scanpy's ``rank_genes_groups``.
 
-    The genes of its :func:`strongest` are those of scanpy's ``rank_genes_groups(method="t-test", rankby_abs=True)``.
+    It is 0 where nothing differs, infinite without variance.
     """
     apart = perturbed.mean(axis=0) - control.mean(axis=0)
     error = np.sqrt(perturbed.var(axis=0, ddof=1) / len(perturbed) + control.var(axis=0, ddof=1) / len(control))

@@ -19,10 +19,7 @@ CENTRED = f"interval of {RESAMPLES} resamples within types, centred"
 def bootstrap_interval(
     statistic: Callable[..., float], *columns: Sequence[Any] | NDArray[Any], seed: int, resamples: int = 500
 ) -> tuple[float, float]:
-    """Return the 95 % percentile bootstrap interval of ``statistic(*columns)``.
-
-    ``columns`` hold one entry a cell each, in the same order, and are resampled together.
-    """
+    """Return the 95 % percentile bootstrap interval of ``statistic(*columns)``, one entry a cell, drawn together."""
     arrays = [np.asarray(column) for column in columns]
     draws = _draws(len(arrays[0]), seed, resamples)
     return _percentiles([statistic(*(array[draw] for array in arrays)) for draw in draws])

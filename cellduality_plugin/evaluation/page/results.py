@@ -34,8 +34,8 @@ Answers: TypeAlias = Mapping[str, Sequence[Prediction]]
 def section_tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the table of each section of ``metrics``: only columns and rows that were measured in it.
 
-    Of each its ``name``, the ``space`` of its distances, if any, ``columns``, ``rows`` (metric, cells, best columns;
-    real cells are never the best), ``how`` each metric was measured, and the ``unmeasured`` ones by the reason why.
+    ``rows`` are (metric, cells, best columns), ``how`` says how each metric was measured, ``unmeasured`` are the others
+    by the reason why.
     """
     found: dict[str, dict[str, Any]] = {}
     for section, name, cells in table_rows(metrics):
@@ -71,8 +71,8 @@ def _how_measured(cells: Mapping[str, Mapping[str, Any]]) -> str:
 def confusions(metrics: Mapping[str, Any], checkpoints: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
     """Return {section: the matrix of each checkpoint}, without labels that neither gold nor answers hold.
 
-    Of each matrix its ``column``, ``labels``, ``rows`` (gold label, how many cells have it, and of each answer its
-    count and share of the gold label; the last counts unreadable answers), and (answers ``read``, all answers).
+    ``rows`` are (gold label, its cells, and of each answer, unreadable ones last, count and share of the cells);
+    ``read`` is (answers that could be read, all answers).
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for name in checkpoints:
@@ -108,10 +108,7 @@ def _trace(p: Prediction, key: str, title: str, questions: Questions) -> dict[st
 
 
 def examples(answers: Answers, questions: Questions) -> list[dict[str, Any]]:
-    """Return of each section the rollouts with the best, the middle and the worst reward.
-
-    Each is a ``prediction`` with its ``section``, a ``title`` and what was ``asked``, text by name.
-    """
+    """Return of each section the rollouts with the best, the middle and the worst reward."""
     traces = []
     for key, own in answers.items():
         ranked = sorted(own, key=lambda p: (-p.reward, p.id, p.sample))
@@ -132,11 +129,7 @@ def cut(text: str, characters: int = 1200) -> str:
 
 
 def unreadable(predictions: Answers) -> list[dict[str, Any]]:
-    """Return why answers could not be read in either direction, by checkpoint; what is commonest in the last is first.
-
-    Of each ``cause`` what it means (``words``), ``counts`` by checkpoint, and the beginning and the end of an
-    ``example`` with ``where`` it is.
-    """
+    """Return why answers could not be read in either direction; what is commonest in the last checkpoint is first."""
     found: dict[tuple[bool, str], dict[str, list[Prediction]]] = {}
     for name, made in predictions.items():
         for p in made:
@@ -168,10 +161,9 @@ def _labelled(answers: Answers) -> Iterator[tuple[str, list[Prediction], list[Pr
 
 
 def wrong_labels(answers: Answers, at_most: int = 5) -> list[dict[str, Any]]:
-    """Return of each section that names labels how many are ``wrong`` ``of`` all, and what right ones are paid.
+    """Return of each section that names labels how many are ``wrong``, and the commonest pairs.
 
-    ``confused`` are the commonest pairs: ``number`` ``of`` the cells of the ``gold`` label, their mean ``reward``, and
-    ``as_right``, the share that is paid at least as much as half of the right answers of the section.
+    ``as_right`` is the share of a pair that is paid no less than half of the right answers of the section.
     """
     found = []
     for key, labelled, right, wrong in _labelled(answers):
@@ -191,11 +183,7 @@ def wrong_labels(answers: Answers, at_most: int = 5) -> list[dict[str, Any]]:
 
 
 def hollow_labels(answers: Answers, questions: Questions) -> list[dict[str, Any]]:
-    """Return the hollow consistency of each section that names labels, and has a right one.
-
-    ``number`` ``of`` the answers with which the dual agrees are wrong, such as ``traces``; ``what`` says what is
-    called agreement, and what wrong.
-    """
+    """Return of each section with a right label how many of the answers that the dual agrees with are wrong."""
     found = []
     for key, _, right, wrong in _labelled(answers):
         if right:
@@ -210,10 +198,7 @@ def hollow_labels(answers: Answers, questions: Questions) -> list[dict[str, Any]
 def hollow_cells(
     predictions: Sequence[Prediction], points: Iterable[Mapping[str, Any]], neighbours: int, questions: Questions
 ) -> list[dict[str, Any]]:
-    """Return the hollow consistency of each section that writes cells, as :func:`hollow_labels` does.
-
-    ``points`` are rows of :func:`cellduality_plugin.evaluation.generated.point_rows` with ``neighbours`` nearest cells.
-    """
+    """Return the same of each section that writes cells; ``points`` are :func:`.generated.point_rows`."""
     made = {(p.task, p.id, p.sample): p for p in predictions}
     sections: dict[str, list[tuple[Prediction, bool, str]]] = {}
     for row in points:

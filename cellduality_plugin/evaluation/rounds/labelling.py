@@ -75,10 +75,7 @@ def likeliest(shares: Mapping[str, float], votes: Mapping[str, int]) -> str:
 
 
 def decide(opinion: Opinion, choice: Literal["drawn", "best"], keep_above: float, luck: float) -> Decision:
-    """Return the label for a cell: the :func:`likeliest` if it has a share of ``keep_above``, or a drawn one.
-
-    ``luck`` in [0, 1) decides a draw; the same in every round, it changes a label only if the distribution does.
-    """
+    """Return the :func:`likeliest` label of a cell, or one that ``luck`` in [0, 1) draws, if one is likely enough."""
     shares = opinion.shares()
     if not shares:
         return Decision("", reason="no_evidence" if opinion.rewards else "no_answer")
@@ -124,9 +121,8 @@ class Panel:
     """A policy that answers several times and the reward that judges each different answer once.
 
     Without ``votes`` nobody answers, and the judge is asked about every label of the set, as with ``every``. ``judge``
-    is :data:`CONFIGURED`, :data:`NOBODY`, or a reward as the configuration writes it; a CellDualityError if it cannot
-    judge one of ``tasks``. All draws depend on ``seed`` and the question alone: cells that are asked the same get the
-    same answers, also by a run that was stopped between them.
+    is :data:`CONFIGURED`, :data:`NOBODY`, or a reward as the configuration writes it, which must fit ``tasks``. Draws
+    depend on ``seed`` and the question alone.
     """
 
     def __init__(
@@ -196,10 +192,7 @@ def answered(
     total: int,
     name: str = "",
 ) -> Iterator[tuple[Example, Found]]:
-    """Yield each example with what was ``found`` of it, in their order; a batch is asked together, and then ``kept``.
-
-    The progress bar shows ``name`` and how many of ``total`` are done; there is none if ``name`` is empty.
-    """
+    """Yield each example with what was ``found`` of it; a batch is asked at once, and ``kept``. No ``name``, no bar."""
 
     async def together(missing: Sequence[Example]) -> list[str]:
         return [json.dumps(asdict(each)) for each in await asyncio.gather(*map(ask, missing))]

@@ -31,9 +31,13 @@ from tests.refused import refused
 
 
 @pytest.fixture
-def cases(data, vocabulary):
+def rows(data):
+    return read_audit_rows(data, {name: TASKS[name] for name in (ANNOTATION, GENERATION)})
+
+
+@pytest.fixture
+def cases(rows, vocabulary):
     """Return a function that makes the cases of a task."""
-    rows = read_audit_rows(data, {name: TASKS[name] for name in (ANNOTATION, GENERATION)})
 
     def make(task, **settings):
         how = AuditSettings(cells=6, others=3, **settings)
@@ -63,8 +67,7 @@ def test_a_cell_is_compared_with_cells_of_other_types_and_its_own_genes_in_anoth
         assert kinds == ("true", *["wrong"] * 3, "reordered", "another's")
         assert all(types[cell] != case.example.unknown for cell in wrong)
         assert sorted(reordered) == sorted(true)
-        assert another in types
-        assert another != true
+        assert another in types.keys() - {true}
     found = truths(case, [true, wrong[0], None], NearestCells(rows))
     assert list(found) == ["knn", "rwjs"]  # the first is the headline
     assert found["rwjs"][:2] == found["knn"][:2] == [1.0, 0.0]
@@ -86,9 +89,8 @@ def test_the_nearest_real_cells_are_those_by_rwjs_one_by_one(cells, answer, with
 
 
 @pytest.fixture
-def swept(data, config):
+def swept(rows, config):
     """Return a function that lists the contenders for a task."""
-    rows = read_audit_rows(data, {name: TASKS[name] for name in (ANNOTATION, GENERATION)})
 
     def sweep(task, *rewards, config=config, **settings):
         return contenders_for(TASKS[task], rows[task][0], config, rewards, **settings)
@@ -108,7 +110,7 @@ def test_by_default_the_configured_reward_and_the_built_in_ones_that_can_judge_a
     assert swept(ANNOTATION, config=configured)[0] == Contender({"posterior": 1, "oracle": 1}, 0.5, 2)
 
 
-def test_every_combination_that_makes_sense_once(swept):
+def test_every_combination_that_makes_sense_and_can_judge_once_and_an_unknown_reward_is_refused(swept, config):
     asked = {"hidden": (0.25, 1.0), "traces": (0, 4)}
     assert swept(ANNOTATION, "duality", "posterior", "posterior", "oracle", "profile", "consistency", **asked) == [
         *(Contender("duality", hidden) for hidden in (0.25, 1.0)),
@@ -117,9 +119,6 @@ def test_every_combination_that_makes_sense_once(swept):
     ]
     # The dual of a written cell names its type: nothing is hidden of it.
     assert swept(GENERATION, "posterior", **asked) == [Contender("posterior"), Contender("posterior", None, 4)]
-
-
-def test_a_reward_whose_profiles_are_not_there_is_left_out_and_an_unknown_one_refused(swept, config):
     bare = config.model_copy(update={"profiles": None})
     assert swept(ANNOTATION, "posterior", "profile", "posterior*profile", config=bare) == [Contender("posterior")]
     with refused("unknown-name"):
@@ -153,30 +152,26 @@ def values(finding, *names):
 
 
 FLAT = {"auc": 0.5, "zero_variance": 1.0, "gain_over_shuffled": 0.0, "gain_over_observed_only": 0.0}
+GRADES = [
+    (ANNOTATION, "oracle", "agrees", {"auc": 1.0, "choice_accuracy": 1.0, "choice_macro_f1": 1.0}),
+    (ANNOTATION, "Constant", "no signal", FLAT | {"product_gain": 0.0}),
+    (GENERATION, "Constant", "no signal", FLAT),
+    (ANNOTATION, "Contrary", "harmful", {"auc": 0.0, "choice_accuracy": 0.0}),
+    # Of generated cells none is the true one to the last gene: all of a group are paid the same.
+    (GENERATION, "Contrary", "no signal", {"auc": 0.0, "zero_variance": 1.0}),
+    *((ANNOTATION, reward, "agrees", {"auc": 1.0, "choice_accuracy": 1.0}) for reward in DUALS),
+    (GENERATION, "duality", "agrees", {"auc": 1.0}),
+]
 
 
-@pytest.mark.parametrize(
-    ("task", "reward", "grade", "numbers"),
-    [
-        (ANNOTATION, "oracle", "agrees", {"auc": 1.0, "choice_accuracy": 1.0, "choice_macro_f1": 1.0}),
-        (ANNOTATION, "Constant", "no signal", FLAT | {"product_gain": 0.0}),
-        (GENERATION, "Constant", "no signal", FLAT),
-        (ANNOTATION, "Contrary", "harmful", {"auc": 0.0, "choice_accuracy": 0.0}),
-        # Of generated cells none is the true one to the last gene: all of a group are paid the same.
-        (GENERATION, "Contrary", "no signal", {"auc": 0.0, "zero_variance": 1.0}),
-        *((ANNOTATION, reward, "agrees", {"auc": 1.0, "choice_accuracy": 1.0}) for reward in DUALS),
-        (GENERATION, "duality", "agrees", {"auc": 1.0}),
-    ],
-)
-def test_the_truth_agrees_a_skilled_dual_with_it_lies_are_harmful_and_a_constant_says_nothing(
-    task, reward, grade, numbers, skilled
-):
-    finding = skilled[0][task, reward]
-    assert finding["verdict"]["grade"] == grade
-    assert {name: finding[name]["value"] for name in numbers} == numbers
-    if reward in DUALS and task == ANNOTATION:
-        paid, bare, gain = values(finding, "true_reward", "observed_only_reward", "gain_over_shuffled")
-        assert (paid > bare, gain > 0) == (True, True)
+def test_the_truth_agrees_a_skilled_dual_with_it_lies_are_harmful_and_a_constant_says_nothing(skilled):
+    for task, reward, grade, numbers in GRADES:
+        finding = skilled[0][task, reward]
+        found = finding["verdict"]["grade"], {name: finding[name]["value"] for name in numbers}
+        assert found == (grade, numbers), (task, reward)
+        if reward in DUALS and task == ANNOTATION:
+            paid, bare, gain = values(finding, "true_reward", "observed_only_reward", "gain_over_shuffled")
+            assert (paid > bare, gain > 0) == (True, True)
 
 
 def test_an_ignorant_policy_s_dual_is_no_signal_and_written_cells_are_compared_with_the_true_one(skilled, found):
@@ -248,9 +243,8 @@ def test_the_labels_that_were_read_are_counted_and_what_cannot_be_audited_is_ref
     written = config.model_copy(update={"tasks": {GENERATION: config.tasks[GENERATION]}})
     del config.tasks[GENERATION]
     assert audit(folder, config, players(), settings)["labels_used"] == {"made": 5}
-    with refused("unfit-reward") as error:
+    with refused("unfit-reward"):
         audit(folder, written, players(), AuditSettings(rewards=("duality-rbo",)))
-    assert "duality-rbo can judge none of conditional_cell_generation" in error.value.what
     (folder / "audit.jsonl").write_text("")
     with refused("empty-audit-rows"):
         audit(folder, config, players(), settings)

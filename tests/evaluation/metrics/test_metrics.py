@@ -16,8 +16,9 @@ from cellduality_plugin.evaluation.distances import mmd, resampled
 from cellduality_plugin.evaluation.metrics import labels
 from cellduality_plugin.evaluation.metrics.labels import accuracy, macro_f1
 from cellduality_plugin.evaluation.metrics.registry import load_metric, metric, titled
-from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval, centred_interval, mean_of
+from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval, centred_interval
 from cellduality_plugin.evaluation.predictions import Prediction
+from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import TASKS
 from tests.refused import refused
 
@@ -103,28 +104,15 @@ def test_bootstrap_is_seeded_and_covers_the_truth_about_as_often_as_it_says() ->
     assert 0.88 <= covered / 200 <= 0.99
 
 
-@given(st.lists(st.floats(0, 1), min_size=2, max_size=12), st.integers(2, 5))
-def test_draws_of_one_row_are_no_evidence_of_their_own(section, values: list[float], draws: int) -> None:
-    reference = replace(section.reference, resamples=50)
-    rows = [(f"row {place}", value) for place, value in enumerate(values, start=10)]
-    once = mean_of(rows, reference)
-    assert mean_of(rows * draws, reference).interval == pytest.approx(once.interval)
-    assert once.interval == pytest.approx(bootstrap_interval(np.mean, values, seed=0, resamples=50))
-
-
 def test_centred_intervals_cover_what_samples_of_that_size_have_on_average() -> None:
-    """Percentiles as they are do not: resampled samples are further apart than samples."""
-    rng, covered, naive = np.random.default_rng(0), 0, 0
+    rng, covered = np.random.default_rng(0), 0
     draws = [(rng.normal(size=(40, 10)), rng.normal(size=(40, 10)) + 0.3) for _ in range(80)]
     values = [mmd(*draw, bandwidth=3.0)[0] for draw in draws]
     for value, draw in zip(values, draws, strict=True):
         found = mmd(*draw, (resampled(40, rng), resampled(40, rng)), bandwidth=3.0)
         low, high = centred_interval(value, found, 0.0)
         covered += low <= np.mean(values) <= high
-        left, right = np.percentile(found, [2.5, 97.5])
-        naive += left <= np.mean(values) <= right
-    assert covered >= 72
-    assert naive < 60
+    assert covered >= 72, "percentiles as they are cover 60: resamples are further apart than samples"
 
 
 OWN = """
@@ -148,9 +136,8 @@ def test_a_metric_of_ones_own_is_measured_of_greedy_and_drawn_labels_and_what_is
     found = labels.measure(section.own(answered), section)
     assert [(found[key].value, found[key].better) for key in ("errors", "sampled_errors")] == [(0, "lower")] * 2
     for path in (f"{own}:plain", f"{own}:nothing", "no.such.module:metric", str(own), "nowhere.py:length"):
-        with refused("wrong-metric") as error:
+        with refused("wrong-metric"):
             load_metric(path)
-        assert path in error.value.what
     with refused("repeated-name"):
         metric("accuracy", "accuracy", "higher", group="labels")(lambda gold, predicted: 0.0)
 
@@ -158,10 +145,8 @@ def test_a_metric_of_ones_own_is_measured_of_greedy_and_drawn_labels_and_what_is
 def test_titles_know_variants_and_every_task_has_a_headline_that_decides() -> None:
     assert titled("coarse_sampled_accuracy") == "sampled shared type"
     assert (titled("delta_error"), titled("shift_error")) == ("MSE Δ, DE genes", "shift error")
-    deciding = {"OneOf": "accuracy", "Genes": "knn_agreement_10", "control": "shift_error"}
     for name, task in TASKS.items():
-        kind = type(task.answer).__name__
-        kind = "control" if kind == "Genes" and "control" in task.needs else kind
-        assert headline_of(f"{name}/{deciding[kind]}") == 1
+        cell = "shift_error" if "control" in task.needs else "knn_agreement_10"
+        assert headline_of(f"{name}/{'accuracy' if isinstance(task.answer, OneOf) else cell}") == 1
         assert headline_of(f"{name}/dual_similarity") == 0
     assert headline_of("perturbation_response_generation@ood/knn_agreement_10") == 2
