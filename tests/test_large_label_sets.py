@@ -79,7 +79,6 @@ def test_the_bound_is_kept_with_the_vocabulary_and_leaves_no_trace_where_all_is_
     ("said", "label"),
     [
         ("knockdown TP53+KRAS", "knockdown KRAS+TP53"),
-        ("Knockdown kras + tp53", "knockdown KRAS+TP53"),
         ("knockdown TP53+KRAS+ctrl", "knockdown KRAS+TP53"),
         ("knockdown TP53+knockdown KRAS", "knockdown KRAS+TP53"),
         ("knockdown TP53+KRAS+TP53", "knockdown KRAS+TP53"),
@@ -89,12 +88,10 @@ def test_the_bound_is_kept_with_the_vocabulary_and_leaves_no_trace_where_all_is_
         ("knockdown KRAS+", None),
         ("drug a 2000 nM + drug b 0.01 µM", "drug B 10 nM+drug A 2 uM"),
         ("DMSO", "control"),
-        ("non-targeting", "control"),
         ("drug BRD-K10000003 1 uM", "drug BRD-K10000003 1000 nM"),
         ("drug A 10 uM", "drug A 10 uM"),
         ("drug A 0.01 mM", None),  # two labels say so: which is meant cannot be known
         ("drug BRD-K10000003 2 uM", None),
-        ("knockdown TP53", None),
         ("drug 1e999 uM+" * 50, None),
     ],
 )

@@ -43,11 +43,6 @@ def mean(scores):
 
 
 @pytest.fixture
-def scorer(make_config):
-    return Scorer(make_config(dual={"timeout_seconds": 0.05}))
-
-
-@pytest.fixture
 def annotation():
     return TASKS["cell_type_annotation"]
 

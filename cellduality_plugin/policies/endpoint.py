@@ -36,7 +36,6 @@ class EndpointPolicy(TokenPolicy):
         self._context: asyncio.Task[int | None] | None = None
 
     async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
-        """Return the response to ``prompt``; at the temperature of the settings, unless another is given."""
         if self._settings.kind == "vllm":
             return await super().generate(prompt, seed=seed, temperature=temperature)
         at = self._temperature if temperature is None else temperature
@@ -48,7 +47,6 @@ class EndpointPolicy(TokenPolicy):
         await self.addresses.get("/models", partial(read_context, model=self._settings.model), patient=False)
 
     async def close(self) -> None:
-        """Close the connections."""
         if self._context is not None and not self._context.done():
             self._context.cancel()
         await self.addresses.close()

@@ -46,7 +46,6 @@ class VllmDecoder:
         self._served, self._max_new_tokens = served, max_new_tokens
 
     def generate(self, requests: Sequence[Request], title: str) -> list[str | None]:
-        """See :class:`Decoder`."""
         import vllm
 
         responses: list[str | None] = [None] * len(requests)

@@ -70,7 +70,6 @@ class TokenPolicy(ABC):
         self._draws: Counter[int] = Counter()  # by a hash: a million prompts are gigabytes
 
     async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
-        """Return the response to ``prompt``; at the temperature of the settings, unless another is given."""
         tokens = render(self._tokenizer, prompt)
         at, room = self._temperature if temperature is None else temperature, await self._room(len(tokens))
         if at and seed is None and self._seed is not None:
@@ -79,12 +78,10 @@ class TokenPolicy(ABC):
         return await self._write(tokens, room, at, seed)
 
     async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
-        """Return the natural log-probability of each token of ``response``, which follows ``given``."""
         tokens, [target] = await self._fitting(prompt, [given + response])
         return (await self._score(tokens, target))[len(response_ids(self._tokenizer, given)) :]
 
     async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
-        """Return for each of ``responses`` the log-probability of its tokens where responses branch."""
         tokens, targets = await self._fitting(prompt, responses)
         branches = branches_of(targets)
         found = await self._choose(tokens, targets, branches) if branches else {}
