@@ -71,5 +71,5 @@ def roll(scorer, example, texts, policy=None, **settings):
     return asyncio.run(whole())
 
 
-def row(name: str, cell: Cell, *, labelled: bool = True) -> Example:
-    return TASKS[name].example(cell, hidden=0.25, labelled=labelled, rng=np.random.default_rng(0))
+def row(name: str, cell: Cell, *, labelled: bool = True, hidden: float = 0.25) -> Example:
+    return TASKS[name].example(cell, hidden=hidden, labelled=labelled, rng=np.random.default_rng(0))
