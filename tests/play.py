@@ -8,6 +8,7 @@ import numpy as np
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.examples import Example
+from cellduality_plugin.rewards import Reward, Verdict
 from cellduality_plugin.tasks import TASKS
 
 
@@ -48,6 +49,16 @@ class Saying:
         await asyncio.sleep(self.delay)
         if self.fails:
             raise self.fails
+
+
+class Constant(Reward):
+    """Says one verdict of every answer."""
+
+    def __init__(self, verdict: Verdict):
+        self.verdict = verdict
+
+    async def judge(self, answer, dual):
+        return self.verdict
 
 
 async def member(scorer, group, text, policy, *, truncated=False, delay=0.0, recorder=None):
