@@ -150,7 +150,7 @@ class TestGroupsInFlight:
             assert len(policy.scored) == 3 * 2 * labels, "each is scored after every trace of every label"
             asked = len(policy.prompts)
             assert sum(score.logs["dual_requests"] for score in first) == asked
-            assert len(scorer._memo) == 0
+            assert not scorer._memo._calls
             again = await self.together(scorer, self.rows(cell), policy)
             assert len(policy.prompts) == 2 * asked, "by then the weights are others"
             assert [score.reward for score in first] == [score.reward for score in again]
@@ -162,14 +162,14 @@ class TestGroupsInFlight:
             broken = Saying(reasons().text, log_prob={"": 0}.__getitem__)
             found = await self.together(scorer, self.rows(cell), broken)
             assert sum(isinstance(score, TypeError) for score in found) == 12
-            assert len(scorer._memo) == 0
+            assert not scorer._memo._calls
             waiting = asyncio.ensure_future(self.together(scorer, self.rows(cell), reasons()))
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             waiting.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiting
-            assert len(scorer._memo) == 0
+            assert not scorer._memo._calls
 
         asyncio.run(crash())
 
@@ -210,7 +210,7 @@ class TestGroupsInFlight:
                 made = [memo.once(Question(str(n)), lambda call=call: call) for n, call in enumerate(futures)]
                 assert made == [(call, True) for call in futures]
                 assert [memo.once(Question(str(n)), None) for n in (2, 3, 4)] == [(call, False) for call in futures[2:]]
-                assert len(memo) == 3
+                assert len(memo._calls) == 3
 
         asyncio.run(fill())
 

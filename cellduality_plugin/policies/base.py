@@ -108,9 +108,6 @@ class Memo:
         self._limit, self._inside = limit, 0
         self._calls: Asked = {}
 
-    def __len__(self) -> int:
-        return len(self._calls)
-
     def __enter__(self) -> None:
         self._inside += 1
 
