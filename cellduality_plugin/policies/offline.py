@@ -74,12 +74,9 @@ class VllmDecoder:
 def vllm_decoder(model: Path, settings: EngineSettings, *, seed: int = 0) -> Iterator[Decoder]:
     """Open a decoder over ``model``, on all cards that are visible; see :func:`served_model`."""
     check_checkpoint(model)
-    if groups := several_cards(settings):
-        with sharded_decoder(functools.partial(_one_decoder, model, settings, seed), groups) as decoder:
-            yield decoder
-    else:
-        with _one_decoder(model, settings, seed) as decoder:
-            yield decoder
+    one, groups = functools.partial(_one_decoder, model, settings, seed), several_cards(settings)
+    with sharded_decoder(one, groups) if groups else one() as decoder:
+        yield decoder
 
 
 def several_cards(settings: EngineSettings) -> list[str]:
