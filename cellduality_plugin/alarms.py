@@ -86,17 +86,17 @@ class Alarm:
 class Watch:
     """The first and the last few steps of a run, which is fed in order."""
 
-    def __init__(self, window: int = WINDOW) -> None:
+    def __init__(self) -> None:
         self.first: list[Mapping[str, float]] = []
-        self.last: deque[Mapping[str, float]] = deque(maxlen=window)
-        self._window, self._raised = window, set[str]()
+        self.last: deque[Mapping[str, float]] = deque(maxlen=WINDOW)
+        self._raised: set[str] = set()
 
     def step(self, step: int, metrics: Mapping[str, float]) -> list[Alarm]:
         """Return the alarms that are raised at ``step`` for the first time, by its metrics as they are logged."""
         self.last.append(with_ratios(metrics))
-        if len(self.first) < self._window:
+        if len(self.first) < WINDOW:
             self.first.append(self.last[-1])
-        if len(self.last) < self._window:
+        if len(self.last) < WINDOW:
             return []
         seen = {name: sees(self) for name, (sees, _) in SIGNS.items() if name not in self._raised}
         found = [Alarm(name, step, what, SIGNS[name][1]) for name, what in seen.items() if what]

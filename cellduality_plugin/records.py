@@ -183,7 +183,6 @@ class RecordedPolicy(QuestionPolicy):
                     self._answers[_asked_in(call)] = call
 
     async def answer(self, question: Question) -> Any:
-        """Return the recorded text, or log-probabilities."""
         call = self._answers.get(replace(question, prompt=prompt_key(question.prompt)), {})
         if isinstance(call.get("error"), str):
             raise PolicyError(call["error"])

@@ -38,17 +38,11 @@ class DualReward:
         members: dict[str, list[int]] = {}
         for place, row in enumerate(label):
             members.setdefault(row, []).append(place)
+        texts = [each if isinstance(each, str) else str(each[-1]["content"]) for each in completions]
         groups = [
-            self._scorer.score_all(
-                [text_of(completions[place]) for place in places], self._scorer.group(row), self._policy
-            )
+            self._scorer.score_all([texts[place] for place in places], self._scorer.group(row), self._policy)
             for row, places in members.items()
         ]
         found = zip(members.values(), await asyncio.gather(*groups), strict=True)
         by_place = {place: score for places, scores in found for place, score in zip(places, scores, strict=True)}
         return [by_place[place] for place in range(len(label))]
-
-
-def text_of(completion: Completion) -> str:
-    """Return the response in a completion."""
-    return completion if isinstance(completion, str) else str(completion[-1]["content"])

@@ -29,6 +29,7 @@ from cellduality_plugin.examples import Example
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.profiles import Profile, Profiles
 from cellduality_plugin.rewards import REWARDS
+from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.models import build_small_llama
@@ -106,6 +107,12 @@ def make_config(tmp_path: Path, vocabulary: Vocabulary, cell: Cell) -> Callable[
         return Config.load(tmp_path / "cellduality.json")
 
     return make
+
+
+@pytest.fixture
+def scorer(make_config: Callable[..., Config]) -> Scorer:
+    """The scorer of all built-in pairs, which waits no longer than a moment."""
+    return Scorer(make_config(dual={"timeout_seconds": 0.05}))
 
 
 def profiles_of(cell: Cell, vocabulary: Vocabulary) -> Profiles:

@@ -8,6 +8,7 @@ import numpy as np
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.examples import Example
+from cellduality_plugin.rewards import Reward, Verdict
 from cellduality_plugin.tasks import TASKS
 
 
@@ -50,6 +51,16 @@ class Saying:
             raise self.fails
 
 
+class Constant(Reward):
+    """Says one verdict of every answer."""
+
+    def __init__(self, verdict: Verdict):
+        self.verdict = verdict
+
+    async def judge(self, answer, dual):
+        return self.verdict
+
+
 async def member(scorer, group, text, policy, *, truncated=False, delay=0.0, recorder=None):
     """Do what the executor does with one rollout."""
     with group.member():
@@ -71,5 +82,5 @@ def roll(scorer, example, texts, policy=None, **settings):
     return asyncio.run(whole())
 
 
-def row(name: str, cell: Cell, *, labelled: bool = True) -> Example:
-    return TASKS[name].example(cell, hidden=0.25, labelled=labelled, rng=np.random.default_rng(0))
+def row(name: str, cell: Cell, *, labelled: bool = True, hidden: float = 0.25) -> Example:
+    return TASKS[name].example(cell, hidden=hidden, labelled=labelled, rng=np.random.default_rng(0))

@@ -6,7 +6,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -39,10 +39,6 @@ class ScriptedServer:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}/v1"
 
-    def take_note(self, headers: Mapping[str, str]) -> None:
-        """Remember what came with a question."""
-        self.keys.add(headers["authorization"])
-
     def answer(self, path: str, body: dict[str, Any]) -> Said:
         """Return what is said to a request."""
         with self.lock:
@@ -62,7 +58,7 @@ class ScriptedServer:
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-                server.take_note(self.headers)
+                server.keys.add(self.headers["authorization"])
                 self.say(server.answer(self.path, body))
 
             def say(self, said: Said) -> None:

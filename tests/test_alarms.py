@@ -8,16 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellduality_plugin.alarms import (
-    BY_TASK,
-    RATIOS,
-    SIGNS,
-    Watch,
-    alarms,
-    step_metrics,
-    steps_of,
-    with_ratios,
-)
+from cellduality_plugin.alarms import BY_TASK, RATIOS, SIGNS, alarms, step_metrics, with_ratios
 
 STEPS = 30
 HEALTHY = {
@@ -95,16 +86,6 @@ def changed(steps, at, **values):
 )
 def test_a_healthy_run_is_silent(steps):
     assert alarms(steps) == []
-
-
-def test_a_watch_in_a_run_finds_what_its_curves_show_afterwards():
-    steps = run(dual_truncated=0.9, dual_zero_variance=0.99, dual_similarity=0.9, dual_validity=0.5)
-    watch = Watch()
-    found = [alarm for step, metrics in steps for alarm in watch.step(step, metrics)]
-    curves = {name: [(step, metrics[name]) for step, metrics in steps] for name in HEALTHY}
-    assert found == alarms(steps_of(curves))
-    assert len(found) == 3
-    assert len(watch.last) == len(watch.first) == 5, "a run of any length takes the same room"
 
 
 @given(

@@ -28,11 +28,8 @@ def test_the_variable_names_the_file(make_config, tmp_path, monkeypatch):
         ({"tsks": {}}, "tsks"),
         ({"dual": {"temperature": -1}}, "dual.temperature"),
         ({"dual": {"player": "frozen"}}, "dual: a frozen player answers at an endpoint"),
-        ({"dual": {"player": "fixed"}}, "dual.player"),
-        ({"dual": {"endpoint": {"model": "m"}}}, "dual.endpoint.urls"),
         ({"dual": {"endpoint": {**ENDPOINT, "urls": []}}}, "dual.endpoint.urls"),
         ({"dual": {"endpoint": {**ENDPOINT, "retires": 1}}}, "dual.endpoint.retires"),
-        ({"records": {}}, "records.folder"),
         *(
             ({"tasks": {"a": {"pair": "a", **task}}}, f"tasks.a.{named}")
             for task, named in [
@@ -40,9 +37,7 @@ def test_the_variable_names_the_file(make_config, tmp_path, monkeypatch):
                 ({"reward": {"duality": -1, "posterior": 2}}, "reward: a sum needs one reward at least, and weights"),
                 *(({"reward": reward}, "reward") for reward in ({}, {"duality": 0}, {"duality": math.nan})),
                 *(({"reward": reward}, "reward") for reward in ({"magic": 1}, "posterior*", {"posterior^0": 1.0}, 3)),
-                ({"traces": -1}, "traces"),
                 ({"trace_mean": "median"}, "trace_mean"),
-                ({"minimum_spread": -1}, "minimum_spread"),
             ]
         ),
     ],
@@ -67,6 +62,8 @@ def test_a_pair_under_another_name_and_a_configuration_without_data_are_refused(
     config = make_config(tasks={"typing": {"pair": TYPE}})
     with refused("renamed-pair"):
         config.load_tasks()
+    with refused("unknown-name"):
+        make_config(tasks={TYPE: {"pair": "annotate"}}).load_tasks()
     make_config()
     (tmp_path / "vocabulary.json").unlink()
     with refused("missing-file"):

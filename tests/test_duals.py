@@ -15,7 +15,7 @@ from cellduality_plugin.duals import Dual, Reasoning
 from cellduality_plugin.parsing import OneOf, read_trace, split_response
 from cellduality_plugin.rewards import get_reward
 from cellduality_plugin.tasks import TASKS
-from tests.play import Saying
+from tests.play import Saying, row
 
 ANNOTATION, GENERATION = TASKS["cell_type_annotation"], TASKS["conditional_cell_generation"]
 
@@ -31,9 +31,8 @@ def thinking(log_prob=lambda given: -1.0, say="<think>trace {seed}</think><answe
 @pytest.fixture(scope="session")
 def dual_of(cell, vocabulary):
     def make(policy, count, task=ANNOTATION, number=0, **settings):
-        example = task.example(cell, hidden=1.0, labelled=True, rng=np.random.default_rng(0))
-        reasoning = Reasoning(count, **settings)
-        return Dual(task, replace(example, id=str(number)), vocabulary, policy, reasoning=reasoning)
+        example = replace(row(task.name, cell, hidden=1.0), id=str(number))
+        return Dual(task, example, vocabulary, policy, reasoning=Reasoning(count, **settings))
 
     return make
 

@@ -21,7 +21,7 @@ from data_prep.profiles import fit_profiles
 from data_prep.traces.questions import Question
 from data_prep.traces.rule.teacher import RuleTeacher
 from tests.conftest import GENES
-from tests.play import Saying, roll
+from tests.play import Saying, roll, row
 from tests.refused import refused
 
 KIND, IDENTIFY, RESPONSE = "perturbation", "perturbation_identification", "perturbation_response_generation"
@@ -42,13 +42,9 @@ def many() -> Vocabulary:
     return screen_of(30_000)
 
 
-def example_of(name, cell, *, hidden=0.25):
-    return TASKS[name].example(cell, hidden=hidden, labelled=True, rng=np.random.default_rng(0))
-
-
 def prompts(vocabulary, cell):
     """Return the questions that ask for a perturbation: as a primal, and as a dual."""
-    asked, response = example_of(IDENTIFY, cell), example_of(RESPONSE, cell)
+    asked, response = row(IDENTIFY, cell), row(RESPONSE, cell)
     primal = TASKS[IDENTIFY].primal_prompt(asked.inputs, vocabulary)
     return [primal, TASKS[RESPONSE].dual_prompt(response.known, cell.genes, vocabulary)]
 
@@ -79,7 +75,6 @@ def test_the_bound_is_kept_with_the_vocabulary_and_leaves_no_trace_where_all_is_
     ("said", "label"),
     [
         ("knockdown TP53+KRAS", "knockdown KRAS+TP53"),
-        ("Knockdown kras + tp53", "knockdown KRAS+TP53"),
         ("knockdown TP53+KRAS+ctrl", "knockdown KRAS+TP53"),
         ("knockdown TP53+knockdown KRAS", "knockdown KRAS+TP53"),
         ("knockdown TP53+KRAS+TP53", "knockdown KRAS+TP53"),
@@ -89,12 +84,10 @@ def test_the_bound_is_kept_with_the_vocabulary_and_leaves_no_trace_where_all_is_
         ("knockdown KRAS+", None),
         ("drug a 2000 nM + drug b 0.01 µM", "drug B 10 nM+drug A 2 uM"),
         ("DMSO", "control"),
-        ("non-targeting", "control"),
         ("drug BRD-K10000003 1 uM", "drug BRD-K10000003 1000 nM"),
         ("drug A 10 uM", "drug A 10 uM"),
         ("drug A 0.01 mM", None),  # two labels say so: which is meant cannot be known
         ("drug BRD-K10000003 2 uM", None),
-        ("knockdown TP53", None),
         ("drug 1e999 uM+" * 50, None),
     ],
 )
@@ -130,7 +123,7 @@ def scorer_for(tmp_path, vocabulary, name, reward="posterior", **settings):
 @pytest.mark.parametrize("negatives", [None, 3])
 def test_an_answer_is_held_against_the_groups_answers_and_seeded_negatives(negatives, cell, many, tmp_path):
     """Three answers that are all likelier than any label drawn at random have to share: none of them gets it all."""
-    scorer, example = scorer_for(tmp_path, many, IDENTIFY, negatives=negatives), example_of(IDENTIFY, cell)
+    scorer, example = scorer_for(tmp_path, many, IDENTIFY, negatives=negatives), row(IDENTIFY, cell)
     likely = dict(zip(many.labels[KIND][5000:5003], (0.0, -1.0, -2.0), strict=True))
     policy, count = table(likely), negatives or NEGATIVES
     texts = [TASKS[IDENTIFY].answer_response(label) for label in (*likely, *likely)]
@@ -146,7 +139,7 @@ def test_an_answer_is_held_against_the_groups_answers_and_seeded_negatives(negat
 
 @pytest.mark.parametrize(("name", "reward"), [(RESPONSE, "posterior"), (IDENTIFY, "consistency")])
 def test_labels_are_chosen_among_the_label_and_its_rivals(name, reward, cell, many, tmp_path):
-    scorer, example = scorer_for(tmp_path, many, name, reward, hidden=1.0), example_of(name, cell, hidden=1.0)
+    scorer, example = scorer_for(tmp_path, many, name, reward, hidden=1.0), row(name, cell, hidden=1.0)
     policy = table({"cytokine IFN-beta": 0.0})
     scores = roll(scorer, example, [TASKS[name].answer_response(example.gold)] * 2, policy)
     assert [len(choices) for *_, choices in policy.scored] == [NEGATIVES + 1]
@@ -154,8 +147,8 @@ def test_labels_are_chosen_among_the_label_and_its_rivals(name, reward, cell, ma
 
 
 def test_what_counts_labels_bounds_them_past_the_bound_alone(cell, vocabulary, many, tmp_path):
-    policy, rows = table({}), [example_of(IDENTIFY, cell)]
-    scorer, example = scorer_for(tmp_path, vocabulary, RESPONSE, negatives=1), example_of(RESPONSE, cell)
+    policy, rows = table({}), [row(IDENTIFY, cell)]
+    scorer, example = scorer_for(tmp_path, vocabulary, RESPONSE, negatives=1), row(RESPONSE, cell)
     roll(scorer, example, [TASKS[RESPONSE].answer_response(cell.genes)], policy)
     [(*_, choices)] = policy.scored
     assert len(choices) == len(vocabulary.labels[KIND]), "listed sets are compared as ever"
@@ -179,7 +172,7 @@ def test_what_holds_numbers_for_each_label_is_not_made_of_too_many(cell, many, t
     with refused("no-profiles"):
         Scorer(Config.load(tmp_path / "cellduality.json"))
     teacher = RuleTeacher([cell], many)
-    example = example_of(IDENTIFY, cell)
+    example = row(IDENTIFY, cell)
     with refused("too-many-labels"):
         teacher.write(Question(TASKS[IDENTIFY], "primal", example, 0, example.gold, prompts(many, cell)[0]), 0)
 

@@ -13,22 +13,11 @@ from hypothesis import strategies as st
 from cellduality_plugin.alarms import BY_TASK, RATIOS, with_ratios
 from cellduality_plugin.monitors import CAUSES, entropy
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.rewards import REWARDS, Reward, Verdict
+from cellduality_plugin.rewards import REWARDS, Verdict
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS
-from tests.play import Saying, member, roll, row
+from tests.play import Constant, Saying, member, roll, row
 from tests.stack.my_pair import DropoutRecovery
-
-
-class Says(Reward):
-    """Says one verdict of every answer."""
-
-    def __init__(self, verdict):
-        self.verdict = verdict
-
-    async def judge(self, answer, dual):
-        return self.verdict
-
 
 PIECES = ("<think>", "</think>", "<answer>", "</answer>", " ", "CD74", "LYZ", "CD19+ B", "T", "exposed", "control", "x")
 COUNTS = {  # all others are shares
@@ -40,11 +29,6 @@ COUNTS = {  # all others are shares
 def mean(scores):
     """Return the means over rollouts, as OpenRLHF logs them."""
     return {key: math.fsum(score.logs[key] for score in scores) / len(scores) for key in scores[0].logs}
-
-
-@pytest.fixture
-def scorer(make_config):
-    return Scorer(make_config(dual={"timeout_seconds": 0.05}))
 
 
 @pytest.fixture
@@ -81,9 +65,9 @@ class TestKeys:
     @pytest.mark.parametrize("value", [math.nan, math.inf, -0.5, 1.5])
     def test_what_is_out_of_range_earns_nothing(self, value, scorer, annotation, cell, monkeypatch):
         """Said by a reward of one's own, or by a pair of one's own."""
-        scorer._rewards[annotation.name] = Says(Verdict(value))
+        scorer._rewards[annotation.name] = Constant(Verdict(value))
         [of_reward] = roll(scorer, row(annotation.name, cell), ["<answer>T</answer>"])
-        scorer._rewards[annotation.name] = Says(Verdict(1.0))
+        scorer._rewards[annotation.name] = Constant(Verdict(1.0))
         for method in ("validity", "truth"):
             monkeypatch.setattr(type(annotation), method, lambda *_: value)
         [of_pair] = roll(scorer, row(annotation.name, cell), ["<answer>T</answer>"])
@@ -93,7 +77,7 @@ class TestKeys:
 
     @pytest.mark.parametrize("verdict", [Verdict(np.float64(0.5)), Verdict(True), Verdict(1, "", np.float32(0.5))])
     def test_are_plain_numbers_whatever_a_reward_of_ones_own_returns(self, verdict, scorer, annotation, cell):
-        scorer._rewards[annotation.name] = Says(verdict)
+        scorer._rewards[annotation.name] = Constant(verdict)
         [score] = roll(scorer, row(annotation.name, cell), ["<answer>T</answer>"])
         assert {type(value) for value in [*score.logs.values(), score.reward]} == {float}
 
@@ -111,7 +95,7 @@ def test_every_failed_share_has_one_cause(causes, scorer, annotation, cell):
     """Of a reward in several parts, of which each fails for a reason of its own or not at all."""
 
     verdicts = [Verdict.none(cause) if cause else Verdict(1.0) for cause in causes]
-    scorer._rewards[annotation.name] = Says(Verdict.mean(verdicts, [1.0] * len(causes)))
+    scorer._rewards[annotation.name] = Constant(Verdict.mean(verdicts, [1.0] * len(causes)))
     [score] = roll(scorer, row(annotation.name, cell), ["<answer>T</answer>"])
     shares = [value for key, value in score.logs.items() if key.startswith("dual_failed/")]
     assert math.fsum(shares) == score.logs["dual_failed"]

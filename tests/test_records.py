@@ -25,11 +25,6 @@ TEXTS = ["<answer>T</answer>", "<think>CD19+ B?</think><answer>CD19+ B</answer>"
 
 
 @pytest.fixture
-def scorer(make_config):
-    return Scorer(make_config(dual={"timeout_seconds": 0.05}))
-
-
-@pytest.fixture
 def folder(tmp_path):
     return tmp_path / "rollouts"
 
@@ -103,12 +98,6 @@ def test_every_so_many_groups_are_kept_whole_until_there_are_enough(scorer, fold
     assert sorted({line["group"] for line in kept}) == [0, 3, 6]
     assert len(kept) == 12, "the group that passes the limit is kept to its end"
     assert not recorder._written_of, "nothing is held of what is over"
-
-
-def test_settings_name_a_folder_beside_the_configuration_and_are_off_by_default(make_config, tmp_path):
-    assert Recorder.of(make_config()) is None
-    recorder = Recorder.of(make_config(records={"folder": "kept", "every": 2, "limit": 5}))
-    assert (recorder._folder, recorder._every, recorder._limit) == (tmp_path / "kept", 2, 5)
 
 
 def test_groups_under_way_at_the_same_time_are_kept_apart(scorer, folder, cell):

@@ -17,7 +17,6 @@ from cellduality_plugin.policies.local import LocalModel, LocalPolicy
 from cellduality_plugin.reward_function import DualReward
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS
-from tests.refused import refused
 
 SCRIPT = Path(__file__).parents[1] / "recipes" / "examples" / "trl_grpo.py"
 ANSWERS = ("<think></think><answer>CD19+ B</answer>", "<think></think><answer>T</answer>", "no answer")
@@ -48,11 +47,6 @@ def test_each_completion_is_paid_as_in_its_group_wherever_it_stands(small_world,
     assert found == [rewards[place] for place in range(len(ANSWERS)) for rewards in expected]
     assert 0.0 in found
     assert max(found) > 0.0
-
-
-def test_a_label_that_is_no_row_is_refused(small_world, policy):
-    with refused("malformed-row"):
-        asyncio.run(DualReward(Config.load(small_world.config), policy)([""], ["text"], [json.dumps({"schema": 1})]))
 
 
 def test_a_model_in_training_stays_in_training(small_world):

@@ -150,7 +150,6 @@ class Addresses:
         return await (self._ask(path, None, read) if patient else self._once(self._best(), path, None, read))
 
     async def close(self) -> None:
-        """Close all connections; the next request opens new ones."""
         for address in self._addresses:
             await address.close()
 

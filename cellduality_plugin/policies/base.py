@@ -86,11 +86,9 @@ class QuestionPolicy(ABC):
         return str(await self.answer(Question(prompt, draw=draw, seed=seed, temperature=temperature)))
 
     async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
-        """Return the log-probability of each token of ``response``, which follows ``given``."""
         return list(await self.answer(Question(prompt, response, given)))
 
     async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
-        """Return how likely each of ``responses`` is among them."""
         return list(await self.answer(Question(prompt, choices=tuple(responses))))
 
 
@@ -109,9 +107,6 @@ class Memo:
     def __init__(self, limit: int = 16_384) -> None:
         self._limit, self._inside = limit, 0
         self._calls: Asked = {}
-
-    def __len__(self) -> int:
-        return len(self._calls)
 
     def __enter__(self) -> None:
         self._inside += 1

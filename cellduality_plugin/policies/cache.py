@@ -83,7 +83,6 @@ class CachedDecoder:
         self._decoder, self._cache, self._batch, self._name = decoder, cache, batch, name
 
     def generate(self, requests: Sequence[Request], title: str) -> list[str | None]:
-        """Return one response a request, in order; None where the prompt leaves no room for one."""
         from tqdm import tqdm
 
         keys = [request_key(request) for request in requests]

@@ -12,7 +12,7 @@ from cellduality_plugin.chat import decode
 from cellduality_plugin.policies.addresses import Addresses, part_of, read_json
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.settings import DualSettings, EndpointSettings
-from cellduality_plugin.policies.tokens import TokenPolicy, Tokens, room_after
+from cellduality_plugin.policies.tokens import TokenPolicy, Tokens
 
 Read = TypeVar("Read")
 
@@ -30,13 +30,11 @@ class EndpointPolicy(TokenPolicy):
     """
 
     def __init__(self, tokenizer: Any, settings: EndpointSettings, dual: DualSettings, seed: int | None = None) -> None:
-        super().__init__(tokenizer, dual.temperature, seed)
-        self.addresses = Addresses(settings)
-        self._settings, self._limit = settings, dual.max_new_tokens
-        self._context: asyncio.Task[int | None] | None = None
+        super().__init__(tokenizer, dual.temperature, seed, context=settings.max_length, limit=dual.max_new_tokens)
+        self.addresses, self._settings = Addresses(settings), settings
+        self._model: asyncio.Task[int | None] | None = None  # looks for the context of the model
 
     async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
-        """Return the response to ``prompt``; at the temperature of the settings, unless another is given."""
         if self._settings.kind == "vllm":
             return await super().generate(prompt, seed=seed, temperature=temperature)
         at = self._temperature if temperature is None else temperature
@@ -48,9 +46,8 @@ class EndpointPolicy(TokenPolicy):
         await self.addresses.get("/models", partial(read_context, model=self._settings.model), patient=False)
 
     async def close(self) -> None:
-        """Close the connections."""
-        if self._context is not None and not self._context.done():
-            self._context.cancel()
+        if self._model is not None and not self._model.done():
+            self._model.cancel()
         await self.addresses.close()
 
     async def _write(self, tokens: Tokens, room: int, temperature: float, seed: int | None) -> str:
@@ -74,19 +71,13 @@ class EndpointPolicy(TokenPolicy):
         return await self.addresses.post(path, {"model": self._settings.model, **body, **further}, read)
 
     async def _room(self, used: int) -> int:
-        context = self._settings.max_length or await self._context_length()
-        if context is not None:
-            return room_after(used, context, self._limit)
-        if self._limit is None:
-            raise PolicyError("context_unknown")
-        return self._limit
-
-    async def _context_length(self) -> int | None:
-        # Asked once, however many wait for it, and again if that failed.
-        if self._context is None or (self._context.done() and (self._context.cancelled() or self._context.exception())):
-            read = partial(read_context, model=self._settings.model)
-            self._context = asyncio.ensure_future(self.addresses.get("/models", read))
-        return await asyncio.shield(self._context)
+        if self._context is None:
+            # Asked once, however many wait for it, and again if that failed.
+            if self._model is None or (self._model.done() and (self._model.cancelled() or self._model.exception())):
+                read = partial(read_context, model=self._settings.model)
+                self._model = asyncio.ensure_future(self.addresses.get("/models", read))
+            self._context = await asyncio.shield(self._model)
+        return await super()._room(used)
 
 
 # From the body of a reply to what was asked for: whatever it says, nothing but a PolicyError is raised.

@@ -14,7 +14,7 @@ from cellduality_plugin.chat import decode
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.hub import read_tokenizer
 from cellduality_plugin.policies.offline import check_checkpoint
-from cellduality_plugin.policies.tokens import TokenPolicy, Tokens, room_after
+from cellduality_plugin.policies.tokens import TokenPolicy, Tokens
 
 if TYPE_CHECKING:
     import torch
@@ -215,11 +215,8 @@ class LocalPolicy(TokenPolicy):
     spare = 0
 
     def __init__(self, model: LocalModel, *, temperature: float, seed: int) -> None:
-        super().__init__(model.tokenizer, temperature, seed)
+        super().__init__(model.tokenizer, temperature, seed, context=model.limit, limit=model.max_new_tokens)
         self._model = model
-
-    async def _room(self, used: int) -> int:
-        return room_after(used, self._model.limit, self._model.max_new_tokens)
 
     async def _write(self, tokens: Tokens, room: int, temperature: float, seed: int | None) -> str:
         found = await self._model.ask(tokens, limit=room, temperature=temperature, seed=seed or 0)

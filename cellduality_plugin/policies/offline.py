@@ -46,7 +46,6 @@ class VllmDecoder:
         self._served, self._max_new_tokens = served, max_new_tokens
 
     def generate(self, requests: Sequence[Request], title: str) -> list[str | None]:
-        """See :class:`Decoder`."""
         import vllm
 
         responses: list[str | None] = [None] * len(requests)
@@ -75,12 +74,9 @@ class VllmDecoder:
 def vllm_decoder(model: Path, settings: EngineSettings, *, seed: int = 0) -> Iterator[Decoder]:
     """Open a decoder over ``model``, on all cards that are visible; see :func:`served_model`."""
     check_checkpoint(model)
-    if groups := several_cards(settings):
-        with sharded_decoder(functools.partial(_one_decoder, model, settings, seed), groups) as decoder:
-            yield decoder
-    else:
-        with _one_decoder(model, settings, seed) as decoder:
-            yield decoder
+    one, groups = functools.partial(_one_decoder, model, settings, seed), several_cards(settings)
+    with sharded_decoder(one, groups) if groups else one() as decoder:
+        yield decoder
 
 
 def several_cards(settings: EngineSettings) -> list[str]:

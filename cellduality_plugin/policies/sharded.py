@@ -12,9 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from cellduality_plugin.errors import CellDualityError
+
+Client = TypeVar("Client")
+Opener: TypeAlias = Callable[[], AbstractContextManager[Any]]  # which can be pickled
+Serve: TypeAlias = Callable[[Connection, Any], None]  # over a pipe, what was opened
 
 _CARDS = "CUDA_VISIBLE_DEVICES"
 
@@ -50,26 +54,37 @@ def card_groups(each: int) -> list[str]:
     return [",".join(cards[first : first + each]) for first in range(0, len(cards) - each + 1, each)]
 
 
-@contextlib.contextmanager
-def _started(
-    groups: Sequence[str], serve: Callable[..., None], opener: Callable[[], Any]
-) -> Iterator[list[Connection]]:
-    """Run ``serve(pipe, opener, cards)`` for each of ``groups``, yield the pipes once all have said that they are open.
+def sharded_decoder(opener: Opener, groups: Sequence[str]) -> AbstractContextManager[Decoder]:
+    """Open a decoder on each of ``groups``, see :func:`_sharded`; every batch is dealt out to all."""
+    return _sharded(_Dealt, _serve_batches, opener, groups)
 
-    What one sends instead of that is raised. None outlives the block: None through its pipe is the end of each.
+
+def sharded_engine(opener: Opener, groups: Sequence[str]) -> AbstractContextManager[ShardedEngine]:
+    """Open a vLLM engine on each of ``groups``, see :func:`_sharded`; each request goes to the next of them."""
+    return _sharded(ShardedEngine, _serve_requests, opener, groups)
+
+
+@contextlib.contextmanager
+def _sharded(
+    client: Callable[[list[Connection]], Client], serve: Serve, opener: Opener, groups: Sequence[str]
+) -> Iterator[Client]:
+    """Open and serve in a process for each of ``groups``, which holds its cards; yield the client of all their pipes.
+
+    A CellDualityError is raised if one of them cannot be opened, or ends before it has answered. None outlives the
+    block: None through its pipe is the end of each.
     """
     context = multiprocessing.get_context("spawn")
     workers = []
     try:
         for cards in groups:
             ours, theirs = context.Pipe()
-            workers.append((context.Process(target=serve, args=(theirs, opener, cards), daemon=False), ours))
+            workers.append((context.Process(target=_work, args=(theirs, cards, opener, serve), daemon=False), ours))
             workers[-1][0].start()
             theirs.close()
         pipes = [pipe for _, pipe in workers]
         for pipe in pipes:
             _answer(pipe)
-        yield pipes
+        yield client(pipes)
     finally:
         for _, pipe in workers:
             with contextlib.suppress(OSError):
@@ -77,6 +92,17 @@ def _started(
         for process, _ in workers:
             process.join(30)
             process.terminate()
+
+
+def _work(pipe: Connection, cards: str, opener: Opener, serve: Serve) -> None:
+    """Say that it is open, and serve; an error is sent, too."""
+    os.environ[_CARDS] = cards
+    try:
+        with opener() as served:
+            pipe.send(True)
+            serve(pipe, served)
+    except CellDualityError as error:
+        pipe.send(error)
 
 
 def _answer(pipe: Connection) -> Any:
@@ -88,16 +114,6 @@ def _answer(pipe: Connection) -> Any:
     if isinstance(answer, BaseException):
         raise answer
     return answer
-
-
-@contextlib.contextmanager
-def sharded_decoder(opener: Callable[[], AbstractContextManager[Decoder]], groups: Sequence[str]) -> Iterator[Decoder]:
-    """Open what ``opener``, which can be pickled, opens, once on each of ``groups``; every batch is dealt out to all.
-
-    A CellDualityError is raised if one of them cannot be opened, or ends before it has answered.
-    """
-    with _started(groups, _serve_batches, opener) as pipes:
-        yield _Dealt(pipes)
 
 
 class _Dealt:
@@ -116,16 +132,9 @@ class _Dealt:
         return found
 
 
-def _serve_batches(pipe: Connection, opener: Callable[[], AbstractContextManager[Decoder]], cards: str) -> None:
-    """Answer until None comes; what goes wrong is sent, too."""
-    os.environ[_CARDS] = cards
-    try:
-        with opener() as decoder:
-            pipe.send(True)
-            while (asked := pipe.recv()) is not None:
-                pipe.send(decoder.generate(*asked))
-    except CellDualityError as error:
-        pipe.send(error)
+def _serve_batches(pipe: Connection, decoder: Decoder) -> None:
+    while (asked := pipe.recv()) is not None:
+        pipe.send(decoder.generate(*asked))
 
 
 class ShardedEngine:
@@ -184,35 +193,19 @@ def _settle(waiting: asyncio.Future[Any], output: Any) -> None:
         waiting.get_loop().call_soon_threadsafe(settle)
 
 
-@contextlib.contextmanager
-def sharded_engine(opener: Callable[[], AbstractContextManager[Any]], groups: Sequence[str]) -> Iterator[ShardedEngine]:
-    """Open what ``opener``, which can be pickled, opens, a vLLM engine, once on each of ``groups``.
-
-    A CellDualityError is raised if one of them cannot be opened.
-    """
-    with _started(groups, _serve_requests, opener) as pipes:
-        yield ShardedEngine(pipes)
-
-
-def _serve_requests(pipe: Connection, opener: Callable[[], AbstractContextManager[Any]], cards: str) -> None:
+def _serve_requests(pipe: Connection, served: Any) -> None:
     """Put (name, tokens, sampling parameters) to an engine as they come, send (name, output) as they are done."""
-    os.environ[_CARDS] = cards
-    try:
-        with opener() as served:
-            pipe.send(True)
-            engine = served.llm.llm_engine
-            while True:
-                # All that has come shares the next step; with nothing to do it waits.
-                while pipe.poll() or not engine.has_unfinished_requests():
-                    if (asked := pipe.recv()) is None:
-                        return
-                    name, tokens, params = asked
-                    try:
-                        engine.add_request(name, {"prompt_token_ids": tokens}, params)
-                    except Exception as error:  # of this request alone: whoever asked deals with it
-                        pipe.send((name, error))
-                for output in engine.step():
-                    if output.finished:
-                        pipe.send((output.request_id, output))
-    except CellDualityError as error:
-        pipe.send(error)
+    engine = served.llm.llm_engine
+    while True:
+        # All that has come shares the next step; with nothing to do it waits.
+        while pipe.poll() or not engine.has_unfinished_requests():
+            if (asked := pipe.recv()) is None:
+                return
+            name, tokens, params = asked
+            try:
+                engine.add_request(name, {"prompt_token_ids": tokens}, params)
+            except Exception as error:  # of this request alone: whoever asked deals with it
+                pipe.send((name, error))
+        for output in engine.step():
+            if output.finished:
+                pipe.send((output.request_id, output))

@@ -48,13 +48,6 @@ def log_prob_at(branches: Mapping[Prefix, Mapping[int, float]], response: Sequen
     return math.fsum(branches[whole[:place]][token] for place, token in enumerate(whole) if whole[:place] in branches)
 
 
-def room_after(used: int, context: int, limit: int | None) -> int:
-    """Return how many tokens fit a context after ``used``, ``limit`` at most; PolicyError if none does."""
-    if used >= context:
-        raise PolicyError("prompt_too_long")
-    return min(context - used, limit or context)
-
-
 class TokenPolicy(ABC):
     """A :class:`~cellduality_plugin.policies.base.Policy` over a model that reads and writes token ids.
 
@@ -65,12 +58,14 @@ class TokenPolicy(ABC):
 
     spare = 1  # tokens beside prompt and response that a request for log-probabilities takes: vLLM always decodes one
 
-    def __init__(self, tokenizer: Any, temperature: float, seed: int | None = None) -> None:
+    def __init__(
+        self, tokenizer: Any, temperature: float, seed: int | None = None, *, context: int | None, limit: int | None
+    ) -> None:
         self._tokenizer, self._temperature, self._seed = tokenizer, temperature, seed
+        self._context, self._limit = context, limit  # tokens of prompt and response, tokens of a response
         self._draws: Counter[int] = Counter()  # by a hash: a million prompts are gigabytes
 
     async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
-        """Return the response to ``prompt``; at the temperature of the settings, unless another is given."""
         tokens = render(self._tokenizer, prompt)
         at, room = self._temperature if temperature is None else temperature, await self._room(len(tokens))
         if at and seed is None and self._seed is not None:
@@ -79,12 +74,10 @@ class TokenPolicy(ABC):
         return await self._write(tokens, room, at, seed)
 
     async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
-        """Return the natural log-probability of each token of ``response``, which follows ``given``."""
         tokens, [target] = await self._fitting(prompt, [given + response])
         return (await self._score(tokens, target))[len(response_ids(self._tokenizer, given)) :]
 
     async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
-        """Return for each of ``responses`` the log-probability of its tokens where responses branch."""
         tokens, targets = await self._fitting(prompt, responses)
         branches = branches_of(targets)
         found = await self._choose(tokens, targets, branches) if branches else {}
@@ -109,9 +102,15 @@ class TokenPolicy(ABC):
         await self._room(len(tokens) + max(map(len, targets)) + self.spare - 1)
         return tokens, targets
 
-    @abstractmethod
     async def _room(self, used: int) -> int:
         """Return how many tokens fit after ``used``, or raise a PolicyError."""
+        if self._context is None:
+            if self._limit is None:
+                raise PolicyError("context_unknown")
+            return self._limit
+        if used >= self._context:
+            raise PolicyError("prompt_too_long")
+        return min(self._context - used, self._limit or self._context)
 
     @abstractmethod
     async def _write(self, tokens: Tokens, room: int, temperature: float, seed: int | None) -> str:
@@ -132,11 +131,8 @@ class EnginePolicy(TokenPolicy):
     def __init__(
         self, engine: Any, tokenizer: Any, max_length: int, settings: DualSettings, seed: int | None = None
     ) -> None:
-        super().__init__(tokenizer, settings.temperature, seed)
-        self._engine, self._max_length, self._limit = engine, max_length, settings.max_new_tokens
-
-    async def _room(self, used: int) -> int:
-        return room_after(used, self._max_length, self._limit)
+        super().__init__(tokenizer, settings.temperature, seed, context=max_length, limit=settings.max_new_tokens)
+        self._engine = engine
 
     async def _write(self, tokens: Tokens, room: int, temperature: float, seed: int | None) -> str:
         sampling = {"temperature": temperature, "max_tokens": room, "skip_special_tokens": False, "seed": seed}

@@ -103,7 +103,6 @@ class LabelScores(Reward):
         """Return ({label: natural log-score, up to a number that the labels share}, the label that is rewarded)."""
 
     async def judge(self, answer: Value, dual: Dual) -> Verdict:
-        """Return the probability of the label that is rewarded."""
         scores, label = await self.log_scores(answer, dual)
         return Verdict(softmax(scores)[label])
 

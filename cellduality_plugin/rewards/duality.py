@@ -27,7 +27,6 @@ class DualityReward(Reward):
         check_comparison(self.comparison, task.unknown, task)
 
     async def judge(self, answer: Value, dual: Dual) -> Verdict:
-        """Return the similarity of the generated reconstruction to x_u; 0 if it cannot be read."""
         compare = COMPARISONS[self.comparison] if self.comparison else dual.task.similarity
         draws = [
             Verdict(compare(dual.example.unknown, read.value)) if read.value is not None else Verdict.none(read.failure)

@@ -23,6 +23,5 @@ class LikelihoodReward(Reward):
     asks_log_probs = True
 
     async def judge(self, answer: Value, dual: Dual) -> Verdict:
-        """Return the normalised mean log-probability of the true x_u."""
         total, tokens = await dual.log_likelihood(answer, dual.example.unknown)
         return Verdict(min(1.0, max(0.0, 1.0 + total / tokens / math.log(max(2, len(dual.vocabulary.genes))))))

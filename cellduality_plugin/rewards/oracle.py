@@ -36,7 +36,6 @@ class OracleReward(Reward):
             raise CellDualityError(what, code="needs-gold", where=where, hint=hint)
 
     async def judge(self, answer: Value, dual: Dual) -> Verdict:
-        """Return the similarity of the answer to the true one."""
         compare = COMPARISONS[self.comparison] if self.comparison else dual.task.truth
         assert dual.example.gold is not None  # check_row() refuses such a row before it is rolled out
         return Verdict(compare(dual.example.gold, answer))

@@ -11,7 +11,6 @@ import torch
 from cellduality_plugin.chat import render
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.local import LocalModel, LocalPolicy
-from tests.refused import refused
 
 PROMPTS = ("Cell: LYZ CD74", "Cell: MS4A1 CD79A CD74 FTL", "Cell: NKG7")
 
@@ -53,6 +52,8 @@ def test_greedy_answers_are_the_likeliest_tokens_whoever_is_asked_beside(model):
                 break
             expected.append(token)
         assert text == model.tokenizer.decode(expected)
+    with pytest.raises(PolicyError, match="prompt_too_long"):
+        together(policy(model).generate("LYZ " * 400))
 
 
 def test_a_draw_hangs_on_seed_prompt_and_number_alone(model):
@@ -86,19 +87,3 @@ def test_choices_differ_by_the_tokens_at_which_they_branch(model):
     first = len(tokens_of(model, "<answer>"))
     assert found[0] == pytest.approx(whole[0][first], abs=1e-4)
     assert all(math.exp(each) <= 1 for each in found)
-
-
-def test_what_does_not_fit_is_an_error_of_that_question_alone(model):
-    async def asked():
-        long = policy(model).generate("LYZ " * 400)
-        return await asyncio.gather(long, policy(model).generate(PROMPTS[0]), return_exceptions=True)
-
-    error, text = asyncio.run(asked())
-    assert isinstance(error, PolicyError)
-    assert error.cause == "prompt_too_long"
-    assert isinstance(text, str)
-
-
-def test_a_folder_that_is_no_checkpoint_is_refused(tmp_path):
-    with refused("no-checkpoint"):
-        LocalModel.load(tmp_path, max_model_len=8, max_new_tokens=1)

@@ -82,8 +82,3 @@ def test_engines_have_the_cards_that_are_visible(each, visible, groups, monkeypa
     monkeypatch.setattr(platforms.current_platform, "is_cuda_alike", lambda: True)
     monkeypatch.setattr(type(platforms.current_platform), "device_count", lambda *_: 3, raising=False)
     assert card_groups(each) == groups
-
-
-def test_without_a_gpu_there_is_one_engine():
-
-    assert card_groups(1) == []

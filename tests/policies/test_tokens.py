@@ -1,13 +1,12 @@
 from __future__ import annotations
 
-import asyncio
 import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellduality_plugin.policies.tokens import TokenPolicy, branches_of, log_prob_at
+from cellduality_plugin.policies.tokens import branches_of, log_prob_at
 
 END = 99
 responses = st.lists(
@@ -40,26 +39,3 @@ def test_equal_responses_are_one_and_the_beginning_of_another_cannot_be_told_apa
     assert branches_of([[1, 2], [1, 2]]) == {}
     with pytest.raises(ValueError, match="the beginning of another"):
         branches_of([[1], [1, 2]])
-
-
-class Seeds(TokenPolicy):
-    """Answers with the seed that it was given."""
-
-    async def _room(self, used):
-        return 1
-
-    async def _write(self, tokens, room, temperature, seed):
-        return str(seed)
-
-    async def _score(self, tokens, target):
-        return [0.0] * len(target)
-
-
-def test_every_draw_of_a_prompt_has_a_seed_of_its_own_and_greedy_ones_none(small_world):
-    def seeds(seed: int, temperature: float) -> list[str]:
-        policy = Seeds(small_world.tokenizer, temperature, seed)
-        return [asyncio.run(policy.generate(prompt)) for prompt in ("a", "a", "b")]
-
-    assert len(set(seeds(1, 1.0))) == 3
-    assert seeds(1, 1.0) == seeds(1, 1.0) != seeds(2, 1.0)
-    assert seeds(1, 0.0) == ["None"] * 3

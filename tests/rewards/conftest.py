@@ -6,7 +6,6 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pytest
 
 from cellduality_plugin.config import Config
@@ -16,7 +15,7 @@ from cellduality_plugin.scoring import Score, Scorer
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from tests.conftest import profiles_of
-from tests.play import Saying
+from tests.play import Saying, row
 
 MINE = """
 import asyncio
@@ -104,7 +103,7 @@ def case_of(tmp_path_factory, vocabulary, cell):
         tasks = {name: {"pair": name, "reward": reward, **settings}}
         values = {"tasks": tasks, "profiles": "profiles.npz", "dual": dual or {}}
         Config.read(values).save(folder / "cellduality.json")
-        example = TASKS[name].example(cell, hidden=hidden, labelled=labelled, rng=np.random.default_rng(0))
+        example = row(name, cell, hidden=hidden, labelled=labelled)
         return Case(Scorer(Config.load(folder / "cellduality.json")), TASKS[name], example, vocabulary)
 
     return make

@@ -10,30 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellduality_plugin.rewards import (
-    REWARDS,
-    LabelProduct,
-    LabelScores,
-    Product,
-    Reward,
-    Verdict,
-    WeightedSum,
-    get_reward,
-)
-from tests.play import Saying, roll
+from cellduality_plugin.rewards import REWARDS, LabelProduct, LabelScores, Product, Verdict, WeightedSum, get_reward
+from tests.play import Constant, Saying, roll
 
 TYPE, CELL = "cell_type_annotation", "conditional_cell_generation"
 powers = st.floats(0.01, 4)
-
-
-class Constant(Reward):
-    """Says of everything the same."""
-
-    def __init__(self, verdict):
-        self.verdict = verdict
-
-    async def judge(self, answer, dual):
-        return self.verdict
 
 
 class Scores(LabelScores):

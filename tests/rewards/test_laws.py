@@ -18,7 +18,6 @@ KINDS = {
     **{name: name for name in REWARDS}, "sum": {"posterior": 1, "duality": 3}, "file": "mine.py:Mine",
     "power": "posterior^0.5", "experts": "posterior*profile^0.3", "product": "0.5*posterior*duality^2+profile",
 }  # fmt: skip
-ASKING = ["duality", "likelihood", "posterior", "sum", "file", "power", "experts", "product"]
 
 
 def refusal(kind: str, task: DualTask) -> str:
@@ -104,11 +103,3 @@ def test_a_kind_judges_a_task_or_refuses_it_before_a_run(kind, case_of):
             assert error.value.where == f"tasks.{name}.reward"
         else:
             case_of(name, KINDS[kind])
-
-
-@pytest.mark.parametrize("kind", ASKING)
-@pytest.mark.parametrize("name", ["cell_type_annotation", "conditional_cell_generation"])
-def test_a_dual_that_hangs_is_given_up(kind, name, case_of):
-    case = case_of(name, KINDS[kind], dual={"timeout_seconds": 0.05})
-    for score in case.answer(case.gold, case.wrong, by=case.knowing(delay=60.0)):
-        assert (score.reward, score.logs["dual_failed"], score.logs["dual_timeout"]) == (0.0, 1.0, 1.0)
