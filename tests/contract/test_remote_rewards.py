@@ -20,6 +20,7 @@ from cellduality_plugin.openrlhf_hooks.remote.judge import OPENRLHF_WAITS, open_
 from cellduality_plugin.openrlhf_hooks.remote.server import Limits, RewardServer
 from cellduality_plugin.tasks import TASKS
 from tests.contract.engine import reply
+from tests.stack.score_in_engine import asked
 
 TOKEN = "a-token-of-some-length"
 TYPE = "cell_type_annotation"
@@ -43,11 +44,9 @@ def world(small_world, cell, vocabulary, policy_server, make_config, tmp_path):
     """Return a function that gives (the row's prompt, its label, an engine) of a task with an answer given."""
 
     def make(name: str, answer: str = "", **task: Any) -> tuple[str, str, Engine]:
-        pair, tokenizer = TASKS[name], small_world.tokenizer
+        pair = TASKS[name]
         example = pair.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0))
-        chat = [{"role": "user", "content": pair.primal_prompt(example.inputs, vocabulary)}]
-        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        question = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        prompt, question = asked(small_world.tokenizer, pair.primal_prompt(example.inputs, vocabulary))
         policy_server.text = pair.rebuilt_response(example.unknown)
         make_config(
             tasks={name: {"pair": name, **task}},
