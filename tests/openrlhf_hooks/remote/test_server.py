@@ -157,7 +157,7 @@ class TestFaults:
 
     def test_an_error_of_ours_is_one_500_and_the_server_goes_on(self, client, posted, monkeypatch, caplog):
         with monkeypatch.context() as patch:
-            patch.setattr(room, "reply", lambda scores: {}["wrong"])
+            patch.setattr(room.protocol, "reply", lambda scores: {}["wrong"])
             assert client.post(posted(TYPE)).status_code == 500
         assert client.post(posted(TYPE)).status_code == 200
         metrics = client.metrics()
