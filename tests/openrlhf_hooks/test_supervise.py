@@ -174,33 +174,23 @@ def test_a_trainer_that_waits_for_a_dead_actor_is_ended(tmp_path):
     assert "ValueError: no engine" in done.stdout
 
 
-class TestNoRoom:
-    """A trainer that Ray lets wait for cards ends in bounded time, and says what is there."""
-
-    THERE = "2026-01-01 10:00:00,000\\tINFO worker.py:2014 -- Connected to Ray cluster."
-    WAITS = f"import time; print('{THERE}', flush=True); time.sleep({{}}); print({{!r}}, flush=True); time.sleep(3)"
-
-    def test_it_ends_and_says_what_was_asked_and_what_is_there(self, tmp_path, dashboard):
-        address = dashboard({"CPU": (0.0, 4.0), "GPU": (0.0, 1.0)}, groups=[PAIR])
-        began = time.monotonic()
-        code, output = run(
-            tmp_path, *python(self.WAITS.format(300, "")), RAY_ADDRESS=address, CELLDUALITY_PLACEMENT_SECONDS="1"
-        )
-        assert code == 1
-        assert time.monotonic() - began < 30
-        said = "asked for {'GPU': 1.0, 'CPU': 1.0} * 2 (PACK); there is 4 of 4 CPU free, 1 of 1 GPU free"
-        assert said in output.splitlines()[-1]
-
-    @pytest.mark.parametrize(
-        ("seconds", "line", "waiting"),
-        [(0, "(RolloutRayActor pid=7) INFO vllm", True), (2, "no worker has spoken", False)],
-    )
-    def test_a_run_that_has_its_cards_or_whose_cluster_lets_nobody_wait_goes_on(
-        self, tmp_path, dashboard, seconds, line, waiting
-    ):
-        address = dashboard({"CPU": (0.0, 4.0), "GPU": (0.0, 1.0)}, groups=[PAIR] if waiting else [])
-        words = python(self.WAITS.format(seconds, line))
-        assert run(tmp_path, *words, RAY_ADDRESS=address, CELLDUALITY_PLACEMENT_SECONDS="1")[0] == 0
+@pytest.mark.parametrize(
+    ("seconds", "line", "waiting", "ends"),
+    [(300, "", True, 1), (0, "(RolloutRayActor pid=7) INFO vllm", True, 0), (2, "no worker has spoken", False, 0)],
+)
+def test_a_trainer_that_ray_lets_wait_for_cards_ends_and_says_what_is_there(
+    seconds, line, waiting, ends, tmp_path, dashboard
+):
+    """Not one that has its cards, or whose cluster lets nobody wait."""
+    there = "2026-01-01 10:00:00,000\\tINFO worker.py:2014 -- Connected to Ray cluster."
+    waits = f"import time; print('{there}', flush=True); time.sleep({seconds}); print({line!r}, flush=True)"
+    address = dashboard({"CPU": (0.0, 4.0), "GPU": (0.0, 1.0)}, groups=[PAIR] if waiting else [])
+    began, variables = time.monotonic(), {"RAY_ADDRESS": address, "CELLDUALITY_PLACEMENT_SECONDS": "1"}
+    code, output = run(tmp_path, *python(f"{waits}; time.sleep(3)"), **variables)
+    assert code == ends
+    assert time.monotonic() - began < 30
+    said = "asked for {'GPU': 1.0, 'CPU': 1.0} * 2 (PACK); there is 4 of 4 CPU free, 1 of 1 GPU free"
+    assert (said in output.splitlines()[-1]) == bool(ends)
 
 
 @pytest.mark.parametrize("works", [True, False])
