@@ -23,49 +23,37 @@ _LOG = logging.getLogger(__name__)
 
 
 class FromThreads:
-    """Call it with queries, prompts and labels, as OpenRLHF does, in any thread.
+    """Call it with queries, prompts and labels, as OpenRLHF does with one rollout, in a thread of its own for each.
 
-    OpenRLHF calls it with one rollout, in a thread of its own for each; all of them wait for the one event loop here,
-    where ``reply`` answers, so that they share connections, which ``end`` closes.
+    All threads wait for one event loop, where ``reply`` answers: so they share connections, which ``end`` closes.
     """
 
     def __init__(
         self, reply: Callable[..., Coroutine[Any, Any, dict[str, Any]]], end: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
         self._reply, self._end = reply, end
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._starting = threading.Lock()
+        self._loop, self._starting = asyncio.new_event_loop(), threading.Lock()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="cellduality rewards", daemon=True)
 
     def __call__(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
         """Return ``rewards``, ``scores`` and ``extra_logs`` of the rollouts, none of them None or NaN."""
+        with self._starting:  # not before: the process may fork until then
+            if not self._thread.is_alive():
+                self._thread.start()
         try:
-            return asyncio.run_coroutine_threadsafe(self._reply(queries, prompts, labels), self._running()).result()
+            return asyncio.run_coroutine_threadsafe(self._reply(queries, prompts, labels), self._loop).result()
         except BaseException as error:
             # OpenRLHF notes what is raised here in a line at INFO, and goes on without a reward until it cannot.
             _LOG.error("no reward: %s", error)
             raise
 
     def close(self) -> None:
-        """Close the connections and end the loop; the next call starts another."""
-        with self._starting:
-            loop, self._loop = self._loop, None
-        if loop is not None:
-            asyncio.run_coroutine_threadsafe(self._end(), loop).result()
-            loop.call_soon_threadsafe(loop.stop)
-
-    def _running(self) -> asyncio.AbstractEventLoop:
-        with self._starting:
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                threading.Thread(target=_run, args=(self._loop,), name="cellduality rewards", daemon=True).start()
-            return self._loop
-
-
-def _run(loop: asyncio.AbstractEventLoop) -> None:
-    try:
-        loop.run_forever()
-    finally:
-        loop.close()
+        """Close the connections and end the loop."""
+        if self._thread.is_alive():
+            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+        self._loop.close()
 
 
 class RewardFunction(FromThreads):

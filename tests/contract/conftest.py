@@ -65,6 +65,18 @@ def parse_trainer(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Sequence[st
     return parse
 
 
+@pytest.fixture
+def read_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Any]:
+    """Return a function that reads rows the way both trainers do."""
+    import datasets
+    from openrlhf.datasets.utils import blending_datasets
+
+    from tests.contract.engine import strategy
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    return lambda path: blending_datasets(str(path), None, strategy(), 42)
+
+
 @functools.cache
 def _dry_run(recipe: str, run_dir: str, arguments: tuple[str, ...], variables: tuple[tuple[str, str], ...]) -> Any:
     done = subprocess.run(

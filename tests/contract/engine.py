@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 from vllm import SamplingParams
@@ -40,3 +41,10 @@ class FixedEngine:
     async def generate(self, tokens: list[int], params: SamplingParams, multi_modal_data: Any = None) -> RequestOutput:
         self.asked.append(list(tokens))
         return reply(tokens, params, self.tokens, self.finish_reason)
+
+
+def strategy(**data: Any) -> SimpleNamespace:
+    """Return what OpenRLHF's data sets ask for the names of columns; the chat template is applied."""
+    named = SimpleNamespace(**{"input_key": "input", "apply_chat_template": True, **data})
+    args = SimpleNamespace(data=named, use_ms=False)
+    return SimpleNamespace(args=args, is_rank_0=lambda: False, print=lambda *_: None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from functools import reduce
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -49,10 +49,6 @@ def flags_of(commands: Sequence[Sequence[str]], module: str) -> list[str]:
     if command[0] == "ray":
         assert command[: command.index("--")][:3] == ["ray", "job", "submit"]
     return list(command[command.index(module) + 1 :])
-
-
-def at(arguments: object, path: str) -> object:
-    return reduce(getattr, path.split("."), arguments)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -124,7 +120,7 @@ def test_the_doctor_reads_flags_as_the_trainer_does(profile, module, dry_run, pa
 def test_every_setting_can_be_overridden_from_the_environment(profile, dry_run, parse_trainer):
     commands = dry_run("grpo_duality", PROFILE=profile, **{name: value for name, (value, _, _) in SETTINGS.items()})
     args = {module: parse_trainer(module, flags_of(commands, module)) for module in (SFT, RL)}
-    found = {name: at(args[module], path) for name, (_, module, path) in SETTINGS.items()}
+    found = {name: attrgetter(path)(args[module]) for name, (_, module, path) in SETTINGS.items()}
     assert found == {name: type(found[name])(value) for name, (value, _, _) in SETTINGS.items()}
 
 

@@ -9,12 +9,10 @@ import sys
 from types import SimpleNamespace
 from typing import Any
 
-import datasets
 import pytest
 import torch
 from openrlhf.datasets.prompts_dataset import PromptDataset
 from openrlhf.datasets.sft_dataset import SFTDataset
-from openrlhf.datasets.utils import blending_datasets
 from openrlhf.trainer.ppo_utils.experience import Experience
 from openrlhf.trainer.ppo_utils.samples_generator import SamplesGenerator
 from openrlhf.trainer.ray.vllm_engine import RolloutRayActor, _load_agent_executor
@@ -31,7 +29,7 @@ from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
 from cellduality_plugin.openrlhf_hooks.preflight import Lengths
 from cellduality_plugin.scoring import quantise
 from cellduality_plugin.tasks import TASKS
-from tests.contract.engine import FixedEngine
+from tests.contract.engine import FixedEngine, strategy
 
 with standing_in():  # OpenRLHF imports flash attention wherever it computes advantages, and does not use it there
     from openrlhf.trainer.ppo_utils.experience_maker import RemoteExperienceMaker
@@ -49,18 +47,6 @@ def generate_responses(executor: AgentExecutorBase, samples: int, **inputs: Any)
     actor = SimpleNamespace(executor=executor)
     run = RolloutRayActor.__ray_metadata__.modified_class.generate_responses
     return actor, asyncio.run(run(actor, num_samples=samples, **inputs))
-
-
-def strategy(**data: Any) -> SimpleNamespace:
-    args = SimpleNamespace(data=SimpleNamespace(**data), use_ms=False)
-    return SimpleNamespace(args=args, is_rank_0=lambda: False, print=lambda *_: None)
-
-
-@pytest.fixture
-def read_rows(tmp_path, monkeypatch):
-    """Return a function that reads rows the way both trainers do."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    return lambda path: blending_datasets(str(path), None, strategy(), 42)
 
 
 def of_the_executor(world: Any, row: Any, tokens: list[int]) -> dict[str, Any]:
@@ -186,12 +172,6 @@ def test_a_number_a_rollout_is_averaged_over_rollouts_and_not_over_tokens():
     """A value with a dimension is a sample's to OpenRLHF, one without is a token's."""
     source = inspect.getsource(ppo_actor)
     assert 'weights[k] = "token" if v.dim() == 0 else "sample"' in source
-    generator = object.__new__(SamplesGenerator)
-    rollout = {
-        "observation_tokens": [1, 2, 3], "action_ranges": [(1, 3)], "rollout_log_probs": None, "prompt": "p",
-        "label": "l", "reward": 0.5, "scores": 0.5, "extra_logs": {"dual_groups": 8.0},
-    }  # fmt: skip
-    assert generator._process_response_into_experience(rollout).info["dual_groups"].shape == (1,)
 
 
 class TestGroupNorm:
@@ -247,54 +227,37 @@ class TestGroupNorm:
         torch.testing.assert_close(advantages(rewards, order).double(), expected, rtol=1e-5, atol=1e-5)
 
 
-class TestPrompts:
-    @pytest.fixture
-    def prompts(self, read_rows, small_world):
-        settings = strategy(input_key="input", label_key="label", apply_chat_template=True)
-        tokenizer = get_tokenizer(str(small_world.model), None)
-        return PromptDataset(read_rows(small_world.data / "rl.jsonl"), tokenizer, settings), tokenizer
-
-    def test_are_rendered_as_the_dual_and_the_length_check_render_them_and_carry_the_label(self, prompts, small_world):
-        rendered, tokenizer = prompts
-        rows = list(read_jsonl(small_world.data / "rl.jsonl"))
-        lengths = Lengths(tokenizer)
-        assert len(rendered) == len(rows) > 0
-        for row, (task, prompt, label, _) in zip(rows, rendered, strict=True):
-            assert (label, task) == (row["label"], row["datasource"])
-            tokens = tokenizer(text=prompt, add_special_tokens=False)["input_ids"]
-            assert tokens == render(tokenizer, row["input"])
-            assert len(tokens) == lengths.prompts([row["input"]])[0]
-            assert tokens.count(tokenizer.bos_token_id) == 1
+def test_prompts_are_rendered_as_the_dual_and_the_length_check_render_them_and_carry_the_label(read_rows, small_world):
+    tokenizer, path = get_tokenizer(str(small_world.model), None), small_world.data / "rl.jsonl"
+    rendered = PromptDataset(read_rows(path), tokenizer, strategy(label_key="label"))
+    rows, lengths = list(read_jsonl(path)), Lengths(tokenizer)
+    assert len(rendered) == len(rows) > 0
+    for row, (task, prompt, label, _) in zip(rows, rendered, strict=True):
+        assert (label, task) == (row["label"], row["datasource"])
+        tokens = tokenizer(text=prompt, add_special_tokens=False)["input_ids"]
+        assert tokens == render(tokenizer, row["input"])
+        assert len(tokens) == lengths.prompts([row["input"]])[0]
+        assert tokens.count(tokenizer.bos_token_id) == 1
 
 
-class TestSupervisedRows:
-    @pytest.fixture
-    def supervised(self, read_rows, small_world):
-        settings = strategy(input_key="input", output_key="output", apply_chat_template=True)
-        tokenizer = get_tokenizer(str(small_world.model), None, "right")
-        rows = read_rows(small_world.data / "sft.jsonl")
-        return SFTDataset(rows, tokenizer, 256, settings, num_processors=1), tokenizer
+def test_sft_trains_on_exactly_the_response_and_one_end_token_and_cuts_an_overlong_row(read_rows, small_world):
+    tokenizer, path = get_tokenizer(str(small_world.model), None, "right"), small_world.data / "sft.jsonl"
+    rows, lengths = list(read_jsonl(path)), Lengths(tokenizer)
 
-    def test_train_on_exactly_the_response_and_one_end_token(self, supervised, small_world):
-        dataset, tokenizer = supervised
-        rows, lengths = list(read_jsonl(small_world.data / "sft.jsonl")), Lengths(tokenizer)
-        assert len(dataset) == len(rows) > 0
-        for row, (tokens, attention, loss_mask) in zip(rows, dataset, strict=True):
-            response = tokenizer(row["output"], add_special_tokens=False)["input_ids"]
-            targets = tokens[0, 1:][loss_mask[0, :-1] == 1].tolist()
-            assert targets == [*response, tokenizer.eos_token_id]
-            assert attention.all()
-            # the same tokens apart as together
-            assert tokens[0].tolist() == [*render(tokenizer, row["input"]), *response, tokenizer.eos_token_id]
-            assert tokens.shape[1] == lengths.prompts([row["input"]])[0] + lengths.responses([row["output"]])[0]
+    def dataset(max_len: int) -> SFTDataset:
+        return SFTDataset(read_rows(path), tokenizer, max_len, strategy(output_key="output"), num_processors=1)
 
-    def test_an_overlong_row_is_cut_in_silence(self, read_rows, small_world):
-        settings = strategy(input_key="input", output_key="output", apply_chat_template=True)
-        tokenizer = get_tokenizer(str(small_world.model), None, "right")
-        lengths = Lengths(tokenizer)
-        row = next(read_jsonl(small_world.data / "sft.jsonl"))
-        fits = lengths.prompts([row["input"]])[0] + lengths.responses([row["output"]])[0]
-        rows = read_rows(small_world.data / "sft.jsonl").select([0])
-        tokens, _, _ = SFTDataset(rows, tokenizer, fits - 1, settings, num_processors=1)[0]
-        assert tokens.shape[1] == fits - 1
-        assert tokens[0, -1] == tokenizer.eos_token_id
+    whole = dataset(256)
+    assert len(whole) == len(rows) > 0
+    for row, (tokens, attention, loss_mask) in zip(rows, whole, strict=True):
+        response = tokenizer(row["output"], add_special_tokens=False)["input_ids"]
+        targets = tokens[0, 1:][loss_mask[0, :-1] == 1].tolist()
+        assert targets == [*response, tokenizer.eos_token_id]
+        assert attention.all()
+        # the same tokens apart as together
+        assert tokens[0].tolist() == [*render(tokenizer, row["input"]), *response, tokenizer.eos_token_id]
+        assert tokens.shape[1] == lengths.prompts([row["input"]])[0] + lengths.responses([row["output"]])[0]
+    fits = whole[0][0].shape[1]
+    tokens, _, _ = dataset(fits - 1)[0]
+    assert tokens.shape[1] == fits - 1
+    assert tokens[0, -1] == tokenizer.eos_token_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 from typing import Any
 
@@ -20,6 +21,8 @@ from cellduality_plugin.openrlhf_hooks.remote.judge import OPENRLHF_WAITS, open_
 from cellduality_plugin.openrlhf_hooks.remote.server import Limits, RewardServer
 from cellduality_plugin.tasks import TASKS
 from tests.contract.engine import reply
+from tests.scripted_server import Said, ScriptedServer
+from tests.stack.score_in_engine import asked
 
 TOKEN = "a-token-of-some-length"
 TYPE = "cell_type_annotation"
@@ -43,11 +46,9 @@ def world(small_world, cell, vocabulary, policy_server, make_config, tmp_path):
     """Return a function that gives (the row's prompt, its label, an engine) of a task with an answer given."""
 
     def make(name: str, answer: str = "", **task: Any) -> tuple[str, str, Engine]:
-        pair, tokenizer = TASKS[name], small_world.tokenizer
+        pair = TASKS[name]
         example = pair.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0))
-        chat = [{"role": "user", "content": pair.primal_prompt(example.inputs, vocabulary)}]
-        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-        question = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        prompt, question = asked(small_world.tokenizer, pair.primal_prompt(example.inputs, vocabulary))
         policy_server.text = pair.rebuilt_response(example.unknown)
         make_config(
             tasks={name: {"pair": name, **task}},
@@ -112,26 +113,20 @@ def test_server_and_function_give_the_reward_of_the_agent(name, reward, world, c
         assert same == {key: rollouts["agent"]["extra_logs"][key] for key in same}
 
 
-def test_a_rollout_is_posted_alone_and_in_these_fields(world, serve_app):
-    from starlette.applications import Starlette
-    from starlette.responses import JSONResponse
-    from starlette.routing import Route
-
-    posted = []
-
-    async def keep(request: Any) -> JSONResponse:
-        posted.append(await request.json())
-        return JSONResponse({"rewards": 0.25, "scores": 0.5, "extra_logs": {"dual_reward": 0.25}})
-
+def test_a_rollout_is_posted_alone_and_in_these_fields(world):
+    rewarded = {"rewards": 0.25, "scores": 0.5, "extra_logs": {"dual_reward": 0.25}}
+    posted, server = [], ScriptedServer()
+    server.usual = lambda _, body: posted.append(body) or Said(body=json.dumps(rewarded).encode())
+    server.start()
     prompt, label, engine = world(TYPE)
-    host = serve_app(Starlette(routes=[Route("/", keep, methods=["POST"])]))
-    rollout = roll(SingleTurnAgentExecutor([f"http://{host}/"]), prompt, label, engine)
+    rollout = roll(SingleTurnAgentExecutor([server.url.removesuffix("v1")]), prompt, label, engine)
+    server.stop()
     [body] = posted
     tokenizer = engine.server.tokenizer
     whole = tokenizer.decode(rollout["observation_tokens"], skip_special_tokens=False)
     assert body == {"query": [whole], "prompts": [prompt], "labels": [label]}
     assert tokenizer.eos_token in whole
-    assert (rollout["reward"], rollout["scores"], rollout["extra_logs"]) == (0.25, 0.5, {"dual_reward": 0.25})
+    assert (rollout["reward"], rollout["scores"], rollout["extra_logs"]) == tuple(rewarded.values())
 
 
 def test_openrlhf_asks_one_server_five_times_and_no_other(world, address, monkeypatch):

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import asyncio
 import importlib
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,18 +14,16 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
-import datasets
 import pytest
 import torch
 from openrlhf.datasets.sft_dataset import SFTDataset
-from openrlhf.datasets.utils import blending_datasets
 from openrlhf.utils.agent import SingleTurnAgentExecutor
 from openrlhf.utils.utils import get_tokenizer
 from vllm import SamplingParams
 
 from cellduality_plugin.openrlhf_hooks.cpu.attention import standing_in
 from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT
-from tests.contract.engine import FixedEngine
+from tests.contract.engine import FixedEngine, strategy
 
 with standing_in():  # OpenRLHF imports flash attention for packing, of which nothing here makes use
     from openrlhf.models.actor import Actor
@@ -37,17 +35,12 @@ with standing_in():  # OpenRLHF imports flash attention for packing, of which no
     from openrlhf.trainer.ray.vllm_worker_wrap import WorkerWrap
 
 
-def roll_out(executor: SingleTurnAgentExecutor, tokenizer: Any, max_tokens: int, max_length: int) -> list[int]:
-    engine, prompt = FixedEngine(), "<s> CD74 CD79A LYZ FTL"
-    params = SamplingParams(max_tokens=max_tokens)
-    asyncio.run(executor.execute(prompt, "", params, max_length, tokenizer, engine))
-    return engine.asked[0]
-
-
 def test_room_for_prompts__a_response_as_long_as_the_context_passes_an_overlong_prompt_whole(small_world):
-    executor = SingleTurnAgentExecutor(None)
-    assert len(roll_out(executor, small_world.tokenizer, 3, 4)) == 1
-    assert len(roll_out(executor, small_world.tokenizer, 4, 4)) == 5
+    for max_tokens, kept in ((3, 1), (4, 5)):
+        engine, params = FixedEngine(), SamplingParams(max_tokens=max_tokens)
+        executor, prompt = SingleTurnAgentExecutor(None), "<s> CD74 CD79A LYZ FTL"
+        asyncio.run(executor.execute(prompt, "", params, 4, small_world.tokenizer, engine))
+        assert len(engine.asked[0]) == kept
 
 
 def test_reward_file__only_the_first_is_loaded_and_an_exception_leaves_no_reward(small_world, tmp_path):
@@ -72,31 +65,20 @@ def test_estimator__the_default_loads_a_critic(parse_trainer):
     assert parse_trainer(RL, flags).critic.model_name_or_path == "policy"
 
 
-def test_template_given_as_text__is_the_template_itself(small_world, tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
-    keys = {"input_key": "input", "output_key": "output", "apply_chat_template": True}
-    data = SimpleNamespace(**keys, tokenizer_chat_template="{{ 'x' }}")
-    args = SimpleNamespace(data=data, use_ms=False)
-    strategy = SimpleNamespace(args=args, is_rank_0=lambda: False, print=lambda *_: None)
-    tokenizer = get_tokenizer(str(small_world.model), None, "right")
-    rows = blending_datasets(str(small_world.data / "sft.jsonl"), None, strategy, 42).select([0])
-    SFTDataset(rows, tokenizer, 256, strategy, num_processors=1)
+def test_template_given_as_text__is_the_template_itself(small_world, read_rows):
+    tokenizer, settings = get_tokenizer(str(small_world.model), None, "right"), {"tokenizer_chat_template": "{{ 'x' }}"}
+    rows = read_rows(small_world.data / "sft.jsonl").select([0])
+    SFTDataset(rows, tokenizer, 256, strategy(output_key="output", **settings), num_processors=1)
     assert tokenizer.chat_template == "{{ 'x' }}"
 
 
 def test_configuration_reaches_workers__three_variables_are_handed_on():
     spec = importlib.util.find_spec(RL)
     assert spec is not None
-    assert spec.origin is not None
-    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
-    handed = [
-        {ast.literal_eval(name) for name in value.keys if name is not None}
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Dict)
-        for key, value in zip(node.keys, node.values, strict=True)
-        if isinstance(key, ast.Constant) and key.value == "env_vars" and isinstance(value, ast.Dict)
-    ]
-    assert handed == [{"TOKENIZERS_PARALLELISM", "NCCL_DEBUG", "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS"}]
+    source = Path(str(spec.origin)).read_text(encoding="utf-8")
+    [handed] = re.findall(r'"env_vars": \{(.*?)\n *\}', source, re.DOTALL)
+    names = re.findall(r'^ *"(\w+)":', handed, re.MULTILINE)
+    assert names == ["TOKENIZERS_PARALLELISM", "NCCL_DEBUG", "RAY_ENABLE_ZERO_COPY_TORCH_TENSORS"]
 
 
 def test_precision__weights_of_another_type_than_the_engines_are_refused(monkeypatch):

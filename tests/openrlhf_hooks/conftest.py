@@ -18,6 +18,7 @@ import pytest
 from cellduality_plugin.openrlhf_hooks.cpu import launch
 from cellduality_plugin.tasks import TASKS
 from tests.scripted_server import Said, ScriptedServer
+from tests.stack.score_in_engine import asked
 
 PAIR = ({"strategy": "PACK", "bundles": [({"GPU": 1.0, "CPU": 1.0}, 2)]}, 1)
 """A placement group for two ranks that waits."""
@@ -79,8 +80,7 @@ def posted(cell, vocabulary, small_world) -> Callable[..., dict[str, list[str]]]
     def make(name: str, *answers: Any, row: int = 0) -> dict[str, list[str]]:
         task, tokenizer = TASKS[name], small_world.tokenizer
         example = task.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(row))
-        chat = [{"role": "user", "content": task.primal_prompt(example.inputs, vocabulary)}]
-        prompt = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        prompt, _ = asked(tokenizer, task.primal_prompt(example.inputs, vocabulary))
         texts = [task.answer_response(value) if value != "" else "" for value in answers or (example.gold,)]
         return {
             "query": [prompt + text + tokenizer.eos_token for text in texts],

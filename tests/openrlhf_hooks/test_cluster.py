@@ -31,14 +31,6 @@ def test_no_report_is_no_cluster(text):
     assert Cluster.read(text) is None
 
 
-def test_a_dashboard_is_asked_for_it(dashboard):
-    found = Cluster.look(dashboard({"CPU": (0.0, 4.0), "GPU": (0.0, 1.0)}, groups=[PAIR]))
-    assert found is not None
-    assert found.waiting == ("{'GPU': 1.0, 'CPU': 1.0} * 2 (PACK)",)
-    assert Cluster.look(dashboard()) is None, "no report yet"
-    assert Cluster.look("http://127.0.0.1:9") is None
-
-
 def test_the_address_is_the_jobs_before_the_environments_before_that_of_what_was_started():
     submit, environment = ["ray", "job", "submit", "--address=http://a:1", "--"], {"RAY_ADDRESS": "b:2"}
     started = [["r"], ["log_monitor", "--gcs-address=c:3"]]

@@ -14,6 +14,10 @@ from tests.refused import refused
 
 RL = ("python", "-m", "openrlhf.cli.train_ppo_ray")
 ASK = launch.gpu_is_there
+CRITIC = (
+    "--critic.model_name_or_path c --critic.num_gpus_per_node 1 --reward.model_name_or_path r "
+    "--reward.num_gpus_per_node 1 --algo.advantage.estimator gae"
+)
 ON_CPU = ["--ds.attn_implementation", "sdpa", "--vllm.sync_backend", "gloo", "--vllm.enforce_eager"]
 
 
@@ -114,11 +118,10 @@ class TestLauncher:
 class TestSlots:
     """Of the cluster that the launcher makes, for what the flags of the trainer ask."""
 
-    def command(
-        self, ranks: int, engines: int, more: str = "", reward: str = "--train.agent_func_path=a.py"
-    ) -> list[str]:
+    def command(self, ranks: int, engines: int, more: str = "") -> list[str]:
         least = "--actor.model_name_or_path m --algo.advantage.estimator group_norm --rollout.n_samples_per_prompt 2"
         sizes = f"--actor.num_gpus_per_node {ranks} --ref.num_gpus_per_node {ranks} --vllm.num_engines {engines}"
+        reward = "" if CRITIC in more else "--train.agent_func_path=a.py"
         return [*RL, *f"{least} {sizes} {reward} {more}".split()]
 
     @pytest.mark.parametrize(
@@ -130,19 +133,13 @@ class TestSlots:
             (1, 1, "--algo.kl.init_coef 0", 2),
             (2, 2, "--train.colocate_actor_ref", 4),
             (2, 2, "--train.colocate_all --train.async_enable", 4),
+            (1, 1, CRITIC, 5),
+            (1, 1, f"{CRITIC} --train.colocate_actor_ref --train.colocate_critic_reward", 3),
+            (1, 1, f"{CRITIC} --train.colocate_all", 1),
         ],
     )
     def test_as_many_as_the_flags_ask_for(self, ranks, engines, more, wanted):
         assert launch.slots(self.command(ranks, engines, more), {}) == {"CELLDUALITY_CPU_SLOTS": str(wanted)}
-
-    @pytest.mark.parametrize(
-        ("more", "wanted"),
-        [("", 5), ("--train.colocate_actor_ref --train.colocate_critic_reward", 3), ("--train.colocate_all", 1)],
-    )
-    def test_a_critic_and_a_reward_model_ask_for_their_own(self, more, wanted):
-        models = "--critic.model_name_or_path c --reward.model_name_or_path r --critic.num_gpus_per_node 1"
-        reward = f"{models} --reward.num_gpus_per_node 1 --algo.advantage.estimator gae"
-        assert launch.slots(self.command(1, 1, more, reward), {}) == {"CELLDUALITY_CPU_SLOTS": str(wanted)}
 
     @pytest.mark.parametrize("given", ["1", "two"])
     def test_what_is_set_stays_unless_the_run_would_wait_for_ever(self, given):

@@ -45,24 +45,15 @@ def finder(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
-class TestPostImport:
-    def test_patches_a_listed_module_once_it_has_run_and_leaves_its_loader_and_other_modules_alone(self, finder):
-        import toy_upstream
+def test_a_listed_module_is_patched_once_it_has_run_and_its_loader_and_other_modules_are_left_alone(finder):
+    import toy_upstream
 
-        assert (toy_upstream.value, toy_upstream.extra) == ("cpu", "stand-in")
-        with pytest.raises(ModuleNotFoundError):  # the context was held while importing only
-            import toy_extra  # noqa: F401
-        assert type(toy_upstream.__spec__.loader).__name__ == "SourceFileLoader"
-        assert "value = 'cuda'" in toy_upstream.__spec__.loader.get_source("toy_upstream")
-        assert finder.find_spec("json") is finder.find_spec("no_such_module_anywhere") is None
-
-    def test_install_needs_the_switch_and_registers_once(self, monkeypatch):
-        monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
-        for device, more in (("", 0), ("cpu", 1), ("cpu", 0)):
-            before = len(sys.meta_path)
-            monkeypatch.setenv(post_import.DEVICE_VARIABLE, device)
-            post_import.install()
-            assert len(sys.meta_path) == before + more
+    assert (toy_upstream.value, toy_upstream.extra) == ("cpu", "stand-in")
+    with pytest.raises(ModuleNotFoundError):  # the context was held while importing only
+        import toy_extra  # noqa: F401
+    assert type(toy_upstream.__spec__.loader).__name__ == "SourceFileLoader"
+    assert "value = 'cuda'" in toy_upstream.__spec__.loader.get_source("toy_upstream")
+    assert finder.find_spec("json") is finder.find_spec("no_such_module_anywhere") is None
 
 
 class TestStrictness:

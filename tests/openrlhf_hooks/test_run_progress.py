@@ -19,26 +19,20 @@ def fed(*lines: str) -> Progress:
     return progress
 
 
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        (
-            "step 2/16, loss 5.5",
-            "Train step of epoch 0:  12%|█▎     | 2/16 [00:00<00:01, 11.92it/s, gpt_loss=5.5, lr=0]",
-        ),
-        ("step 7, reward 0.0312", f"{TRAINER}INFO x.py:551] ✨ Global step 7: {{'kl': -0.1, 'reward': 0.03125}}"),
-        ("step 1, reward -0.0000", "✨ Global step 1: {'kl': 0.0, 'reward': -1.5e-05, 'score': 0}"),
-        ("[sft] 0:12 of about 0:40, step 2/32", "[sft] 0:12 of about 0:40, step 2/32"),
-        (
-            "[SFT] primal 512/1062",
-            "[SFT] primal:  48%|███▊   | 512/1062 [00:07<00:07, 73.11it/s]INFO 11-28 [pool.py:797]",
-        ),
-        ("starting", "loss of connection 3/4"),
-        ("starting", "Generate samples: 6%|▋  | 1/16 [0"),
-        ("starting", "[MoE] experts_implementation (resolved): eager"),
-    ],
-)
-def test_how_far_a_run_is(text, line):
+HOW_FAR = {
+    "Train step of epoch 0:  12%|█▎     | 2/16 [00:00<00:01, 11.92it/s, gpt_loss=5.5, lr=0]": "step 2/16, loss 5.5",
+    f"{TRAINER}INFO x.py:551] ✨ Global step 7: {{'kl': -0.1, 'reward': 0.03125}}": "step 7, reward 0.0312",
+    "✨ Global step 1: {'kl': 0.0, 'reward': -1.5e-05, 'score': 0}": "step 1, reward -0.0000",
+    "[sft] 0:12 of about 0:40, step 2/32": "[sft] 0:12 of about 0:40, step 2/32",
+    "[SFT] primal:  48%|███▊   | 512/1062 [00:07<00:07, 73.11it/s]INFO 11-28 [pool.py:797]": "[SFT] primal 512/1062",
+    "loss of connection 3/4": "starting",
+    "Generate samples: 6%|▋  | 1/16 [0": "starting",
+    "[MoE] experts_implementation (resolved): eager": "starting",
+}
+
+
+@pytest.mark.parametrize(("line", "text"), HOW_FAR.items())
+def test_how_far_a_run_is(line, text):
     assert fed(line).text == text
 
 
@@ -52,25 +46,28 @@ def test_epochs_prompts_and_ratios_are_remembered():
     assert found.text == "step 2, prompts 16/96, reward 0.2500, validity 0.80, duals 0.80, no spread 0.50"
 
 
-@pytest.mark.parametrize(
-    ("line", "hint"),
-    [
-        ("RuntimeError: [enforce fail] . PytorchStreamWriter failed writing file: ENOSPC", "the disk is full"),
-        ("torch.cuda.OutOfMemoryError: CUDA out of memory.", "a GPU ran out of memory"),
-        ("  exitcode  : -9 (pid: 4242)", "the machine ran out of memory"),
-        ("RuntimeError: [alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory", "the machine ran out"),
-        ("OSError: [Errno 98] Address already in use", "a network port is taken"),
-        ("ModuleNotFoundError: No module named 'openrlhf'", "a package is missing"),
-        ("vllm.v1.engine.exceptions.EngineDeadError: EngineCore.", "a vLLM engine died; RESUME=1 goes on"),
-    ],
-)
+HINTS = {
+    "RuntimeError: [enforce fail] . PytorchStreamWriter failed writing file: ENOSPC": "the disk is full",
+    "torch.cuda.OutOfMemoryError: CUDA out of memory.": "a GPU ran out of memory",
+    "  exitcode  : -9 (pid: 4242)": "the machine ran out of memory",
+    "RuntimeError: [alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory": "the machine ran out",
+    "OSError: [Errno 98] Address already in use": "a network port is taken",
+    "ModuleNotFoundError: No module named 'openrlhf'": "a package is missing",
+    "vllm.v1.engine.exceptions.EngineDeadError: EngineCore.": "a vLLM engine died; RESUME=1 goes on",
+    "ValueError: something else, 98 of 28": "",
+}
+
+
+@pytest.mark.parametrize(("line", "hint"), HINTS.items())
 def test_known_failures_have_a_hint(line, hint):
-    assert fed(line).hint(1).startswith(hint)
+    found = fed(line).hint(1)
+    assert found.startswith(hint)
+    assert bool(found) == bool(hint)
 
 
-def test_an_unknown_failure_has_none_but_a_kill():
+def test_a_kill_has_a_hint_whatever_was_said():
     found = fed("ValueError: something else, 98 of 28")
-    assert (found.hint(1), found.hint(137)[:28], found.doomed_since) == ("", "the machine ran out of memor", math.inf)
+    assert (found.hint(137)[:28], found.doomed_since) == ("the machine ran out of memor", math.inf)
 
 
 def test_a_dead_actor_is_named():

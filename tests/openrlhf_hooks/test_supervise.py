@@ -88,29 +88,26 @@ class TestExitAndLog:
         assert (tmp_path / "toy.log").read_text() == "first\nsecond\n"
         assert re.fullmatch(r"\[toy\] 0:0\d, done \(starting\)\n", output)
 
-    def test_a_command_that_does_not_exist_is_one_line(self, tmp_path):
+    def test_a_command_that_does_not_exist_and_a_full_disk_under_the_log_are_one_line(self, tmp_path):
         code, output = run(tmp_path, "no-such-command-anywhere")
         assert (code, output.count("\n")) == (supervise.EXIT_LOG, 1)
         assert "no-such-command-anywhere" in output
-
-    def test_a_full_disk_under_the_log_is_one_line(self, tmp_path):
+        (tmp_path / "toy.log").unlink()
         (tmp_path / "toy.log").symlink_to("/dev/full")
         code, output = run(tmp_path, *python("print('x'); import time; time.sleep(300)"))
         assert (code, output.count("\n")) == (supervise.EXIT_LOG, 1)
         assert "No space left" in output
 
 
-class TestAlarms:
-    STEP = "✨ Global step {step}: {{'reward': 0.5, 'dual_truncated': {cut}, 'dual_validity': 0.75}}"
-
-    def test_are_shown_once_with_what_to_do_and_kept(self, tmp_path):
-        lines = [self.STEP.format(step=step, cut=0.05 if step < 4 else 0.9) for step in range(1, 12)]
-        code, output = run(tmp_path, *python(f"for line in {lines!r}: print(line)"))
-        assert code == 0
-        assert output.count("[toy] ALARM truncation at step 8: 0.90 of the rollouts") == 1
-        [row] = map(json.loads, (tmp_path / "alarms.jsonl").read_text().splitlines())
-        assert (row["stage"], row["name"], row["step"]) == ("toy", "truncation", 8)
-        assert "ALARM" not in (tmp_path / "toy.log").read_text(), "the log is what the command wrote"
+def test_alarms_are_shown_once_with_what_to_do_and_kept(tmp_path):
+    line = "✨ Global step {}: {{'reward': 0.5, 'dual_truncated': {}, 'dual_validity': 0.75}}"
+    lines = [line.format(step, 0.05 if step < 4 else 0.9) for step in range(1, 12)]
+    code, output = run(tmp_path, *python(f"for line in {lines!r}: print(line)"))
+    assert code == 0
+    assert output.count("[toy] ALARM truncation at step 8: 0.90 of the rollouts") == 1
+    [row] = map(json.loads, (tmp_path / "alarms.jsonl").read_text().splitlines())
+    assert (row["stage"], row["name"], row["step"]) == ("toy", "truncation", 8)
+    assert "ALARM" not in (tmp_path / "toy.log").read_text(), "the log is what the command wrote"
 
 
 class TestLock:
@@ -167,44 +164,33 @@ class TestNothingIsLeft:
         assert_dead([int(pid) for pid in found.groups()])
 
 
-class TestFailures:
-    def test_a_trainer_that_waits_for_a_dead_actor_is_ended(self, tmp_path):
-        died = "Exception raised in creation task: The actor died because of an error raised in its creation task"
-        waits = f"print('ValueError: no engine')\nprint({died!r}, flush=True)\nimport time; time.sleep(300)"
-        arguments = ["--run-dir", str(tmp_path), "--stage", "toy", "--", *python(waits)]
-        code = f"import sys, {supervise.__name__} as it; it._GRACE = 0.5; sys.exit(it.main({arguments!r}))"
-        done = subprocess.run(python(code), capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
-        assert done.returncode == 1
-        assert "ValueError: no engine" in done.stdout
+def test_a_trainer_that_waits_for_a_dead_actor_is_ended(tmp_path):
+    died = "Exception raised in creation task: The actor died because of an error raised in its creation task"
+    waits = f"print('ValueError: no engine')\nprint({died!r}, flush=True)\nimport time; time.sleep(300)"
+    arguments = ["--run-dir", str(tmp_path), "--stage", "toy", "--", *python(waits)]
+    code = f"import sys, {supervise.__name__} as it; it._GRACE = 0.5; sys.exit(it.main({arguments!r}))"
+    done = subprocess.run(python(code), capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "ValueError: no engine" in done.stdout
 
 
-class TestNoRoom:
-    """A trainer that Ray lets wait for cards ends in bounded time, and says what is there."""
-
-    THERE = "2026-01-01 10:00:00,000\\tINFO worker.py:2014 -- Connected to Ray cluster."
-    WAITS = f"import time; print('{THERE}', flush=True); time.sleep({{}}); print({{!r}}, flush=True); time.sleep(3)"
-
-    def test_it_ends_and_says_what_was_asked_and_what_is_there(self, tmp_path, dashboard):
-        address = dashboard({"CPU": (0.0, 4.0), "GPU": (0.0, 1.0)}, groups=[PAIR])
-        began = time.monotonic()
-        code, output = run(
-            tmp_path, *python(self.WAITS.format(300, "")), RAY_ADDRESS=address, CELLDUALITY_PLACEMENT_SECONDS="1"
-        )
-        assert code == 1
-        assert time.monotonic() - began < 30
-        said = "asked for {'GPU': 1.0, 'CPU': 1.0} * 2 (PACK); there is 4 of 4 CPU free, 1 of 1 GPU free"
-        assert said in output.splitlines()[-1]
-
-    @pytest.mark.parametrize(
-        ("seconds", "line", "waiting"),
-        [(0, "(RolloutRayActor pid=7) INFO vllm", True), (2, "no worker has spoken", False)],
-    )
-    def test_a_run_that_has_its_cards_or_whose_cluster_lets_nobody_wait_goes_on(
-        self, tmp_path, dashboard, seconds, line, waiting
-    ):
-        address = dashboard({"CPU": (0.0, 4.0), "GPU": (0.0, 1.0)}, groups=[PAIR] if waiting else [])
-        words = python(self.WAITS.format(seconds, line))
-        assert run(tmp_path, *words, RAY_ADDRESS=address, CELLDUALITY_PLACEMENT_SECONDS="1")[0] == 0
+@pytest.mark.parametrize(
+    ("seconds", "line", "waiting", "ends"),
+    [(300, "", True, 1), (0, "(RolloutRayActor pid=7) INFO vllm", True, 0), (2, "no worker has spoken", False, 0)],
+)
+def test_a_trainer_that_ray_lets_wait_for_cards_ends_and_says_what_is_there(
+    seconds, line, waiting, ends, tmp_path, dashboard
+):
+    """Not one that has its cards, or whose cluster lets nobody wait."""
+    there = "2026-01-01 10:00:00,000\\tINFO worker.py:2014 -- Connected to Ray cluster."
+    waits = f"import time; print('{there}', flush=True); time.sleep({seconds}); print({line!r}, flush=True)"
+    address = dashboard({"CPU": (0.0, 4.0), "GPU": (0.0, 1.0)}, groups=[PAIR] if waiting else [])
+    began, variables = time.monotonic(), {"RAY_ADDRESS": address, "CELLDUALITY_PLACEMENT_SECONDS": "1"}
+    code, output = run(tmp_path, *python(f"{waits}; time.sleep(3)"), **variables)
+    assert code == ends
+    assert time.monotonic() - began < 30
+    said = "asked for {'GPU': 1.0, 'CPU': 1.0} * 2 (PACK); there is 4 of 4 CPU free, 1 of 1 GPU free"
+    assert (said in output.splitlines()[-1]) == bool(ends)
 
 
 @pytest.mark.parametrize("works", [True, False])

@@ -126,14 +126,6 @@ def test_recorded_rollouts_have_the_same_rewards_without_the_model(whole_run):
     assert work.reading.skipped == work.reading.incomplete == 0
 
 
-def test_the_rows_for_rl_hold_no_gold(whole_run):
-    rows = [json.loads(line) for line in (whole_run.folder / "data" / "rl.jsonl").read_text().splitlines()]
-    assert len(rows) == 24
-    for row in rows:
-        assert json.loads(row["label"])["gold"] is None
-        assert not row.keys() & {"output", "gold", "answer", "cell_type"}
-
-
 def test_the_trained_model_loads_and_is_not_the_sft_model(whole_run):
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

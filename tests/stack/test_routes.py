@@ -6,12 +6,13 @@ import asyncio
 import json
 import shutil
 import sys
-import urllib.request
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.tasks import TASKS
 from tests.stack.conftest import CELLDUALITY, CPU, ROOT, answers, change, free_port
 from tests.stack.score_in_engine import asked, rewards_of
@@ -22,12 +23,6 @@ KINDS = ("duality", "likelihood", "posterior")
 ROWS, EACH, MAX_LEN = 8, 2, 128
 QUANTUM = 2**-10
 TOKEN = "a-token-for-the-stack"
-
-
-def post(url: str, body: dict[str, Any]) -> dict[str, Any]:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=120) as response:
-        return json.load(response)
 
 
 @pytest.fixture
@@ -54,17 +49,16 @@ def rollouts(prepared, policy_url) -> list[dict[str, Any]]:
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(prepared / "sft")
-    rows = [json.loads(line) for line in (prepared / "data" / "rl.jsonl").read_text().splitlines()]
     by_task: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
+    for row in read_jsonl(prepared / "data" / "rl.jsonl"):
         by_task.setdefault(json.loads(row["label"])["task"], []).append(row)
     mixed = [row for same in zip(*by_task.values(), strict=False) for row in same][:ROWS]
     made = []
     for row in mixed:
         prompt, question = asked(tokenizer, row["input"])
         body = {"model": "sft", "prompt": question, "n": EACH, "temperature": 1.0, "return_token_ids": True}
-        limit = {"max_tokens": min(40, MAX_LEN - len(question))}
-        for choice in post(f"{policy_url}/completions", {**body, **limit})["choices"]:
+        body["max_tokens"] = min(40, MAX_LEN - len(question))
+        for choice in httpx.post(f"{policy_url}/completions", json=body, timeout=120).json()["choices"]:
             made.append({"prompt": prompt, "label": row["label"], "question": question, "answer": choice["token_ids"]})
     assert len(made) == ROWS * EACH
     return made

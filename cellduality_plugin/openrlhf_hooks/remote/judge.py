@@ -121,8 +121,8 @@ def with_endpoint(config: Config, **changes: Any) -> Config:
     new = {**old, **{name: value for name, value in changes.items() if value}}
     for name, flag in {"urls": "--policy-url", "model": "--model"}.items():
         if not new.get(name):
-            what, hint = f"no {name} of an endpoint that plays the dual", "add it to the configuration"
-            hint = f"{hint}; for serve-reward, {flag} will do as well"
+            what = f"no {name} of an endpoint that plays the dual"
+            hint = f"add it to the configuration; for serve-reward, {flag} will do as well"
             raise CellDualityError(what, code="no-endpoint", where=f"dual.endpoint.{name}", hint=hint)
     endpoint = EndpointSettings.read(new, where="dual.endpoint")
     dual = config.dual.model_copy(update={"endpoint": endpoint, "player": "frozen"})

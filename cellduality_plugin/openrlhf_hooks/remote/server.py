@@ -21,15 +21,8 @@ from starlette.routing import Route
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.openrlhf_hooks.remote import protocol
 from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, Rollout, open_judge
-from cellduality_plugin.openrlhf_hooks.remote.protocol import (
-    TOKEN_VARIABLE,
-    Malformed,
-    allowed,
-    find_token,
-    read_request,
-    reply,
-)
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.endpoint import EndpointPolicy
 from cellduality_plugin.scoring import Score
@@ -96,7 +89,7 @@ class RewardServer:
     async def _rewards(self, request: Request) -> Response:
         started, code = time.monotonic(), 500  # an error of ours is one, whatever it is; its traceback is logged
         try:
-            response = JSONResponse(reply(await self._judged(await self._rollouts(request))))
+            response = JSONResponse(protocol.reply(await self._judged(await self._rollouts(request))))
             code = 200
             return response
         except HTTPException as refusal:
@@ -114,11 +107,11 @@ class RewardServer:
         self._check_room(1)
         rollouts: list[Rollout] = []
         try:
-            items = read_request(await self._body(request))
+            items = protocol.read_request(await self._body(request))
             self._check_room(len(items))
             for item in items:
                 rollouts.append(self._judge.rollout(*item))  # their number says which is wrong
-        except Malformed as error:
+        except protocol.Malformed as error:
             raise HTTPException(400, str(error)) from error
         except CellDualityError as error:
             raise HTTPException(400, f"{error.where}[{len(rollouts)}]: {error.what}") from error
@@ -150,7 +143,7 @@ class RewardServer:
         return score
 
     def _check_token(self, request: Request) -> None:
-        if not allowed(request.headers.get("authorization", ""), self._token):
+        if not protocol.allowed(request.headers.get("authorization", ""), self._token):
             raise HTTPException(401, "the token is missing or wrong", {"WWW-Authenticate": "Bearer"})
 
     def _check_room(self, items: int) -> None:
@@ -205,7 +198,7 @@ def serve(config: Config, *, host: str, port: int, waiting: int) -> None:
     Port 0 is any that is free; ``waiting`` rollouts may wait for their turn. A CellDualityError is raised if the server
     cannot start, or others could reach it without a token.
     """
-    token, made = find_token(host)
+    token, made = protocol.find_token(host)
     judge, policy = open_judge(config)
     assert config.dual.endpoint is not None, "open_judge refuses a configuration without"
     limits = Limits(at_once=config.dual.endpoint.concurrency, waiting=waiting)
@@ -226,6 +219,6 @@ def serve(config: Config, *, host: str, port: int, waiting: int) -> None:
         signal.signal(number, lambda *_: None)
     with listener:
         shown = f"[{host}]" if ":" in host else host
-        secret = token if made else f"${TOKEN_VARIABLE}"
+        secret = token if made else f"${protocol.TOKEN_VARIABLE}"
         print(f"--reward.remote_url http://reward:{secret}@{shown}:{listener.getsockname()[1]}/", flush=True)
         uvicorn.Server(settings).run(sockets=[listener])

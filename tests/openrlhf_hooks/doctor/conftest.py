@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shlex
 import shutil
 from dataclasses import dataclass
@@ -21,44 +22,22 @@ from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, TESTED, Machin
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 
 COMMON = """
---data.input_key input
---data.apply_chat_template
---data.max_len 256
---ds.zero_stage 0
---ds.attn_implementation sdpa
---ds.param_dtype bf16
---ckpt.output_dir {}/new
---ckpt.path {}/checkpoints
---ckpt.save_steps 10
---logger.tensorboard_dir {}/tensorboard
---train.micro_batch_size 2
+    --data.input_key input --data.apply_chat_template --data.max_len 256 --ds.zero_stage 0 --ds.attn_implementation sdpa
+    --ds.param_dtype bf16 --ckpt.output_dir {}/new --ckpt.path {}/checkpoints --ckpt.save_steps 10
+    --logger.tensorboard_dir {}/tensorboard --train.micro_batch_size 2
 """
 FLAGS = {
     SFT: f"""{COMMON}
---model.model_name_or_path {{}}/model
---data.dataset {{}}/data/sft.jsonl
---data.output_key output
---train.batch_size 2
+    --model.model_name_or_path {{}}/model --data.dataset {{}}/data/sft.jsonl --data.output_key output
+    --train.batch_size 2
 """,
     RL: f"""{COMMON}
---actor.model_name_or_path {{}}/model
---data.prompt_dataset {{}}/data/rl.jsonl
---data.label_key label
---train.agent_func_path {{}}/data/cellduality.agent.py
---rollout.max_new_tokens 32
---rollout.batch_size 5
---rollout.n_samples_per_prompt 2
---rollout.micro_batch_size 2
---train.batch_size 10
---algo.advantage.estimator group_norm
---algo.kl.use_loss
---algo.kl.estimator k3
---train.colocate_all
---actor.num_gpus_per_node 1
---ref.num_gpus_per_node 1
---vllm.num_engines 1
---vllm.sync_backend gloo
---vllm.enforce_eager
+    --actor.model_name_or_path {{}}/model --data.prompt_dataset {{}}/data/rl.jsonl --data.label_key label
+    --train.agent_func_path {{}}/data/cellduality.agent.py --rollout.max_new_tokens 32 --rollout.batch_size 5
+    --rollout.n_samples_per_prompt 2 --rollout.micro_batch_size 2 --train.batch_size 10
+    --algo.advantage.estimator group_norm --algo.kl.use_loss --algo.kl.estimator k3 --train.colocate_all
+    --actor.num_gpus_per_node 1 --ref.num_gpus_per_node 1 --vllm.num_engines 1 --vllm.sync_backend gloo
+    --vllm.enforce_eager
 """,
 }
 
@@ -73,8 +52,9 @@ class World:
     def run(self, trainer: str, words: str = "", launch: str = "cellduality-cpu python -m", **machine: Any) -> Run:
         """Return the good run with further flags; ~NAME leaves one of its own out, {} is the folder."""
         more = shlex.split(words.replace("{}", str(self.folder)))
-        lines = [line for line in FLAGS[trainer].split("\n") if line and f"~{line[2:].split(' ')[0]}" not in more]
-        own = [word.replace("{}", str(self.folder)) for line in lines for word in line.split(" ")]
+        flags = [flag.split() for flag in re.split(r"\s+(?=--)", FLAGS[trainer].strip())]
+        kept = [word for flag in flags if f"~{flag[0][2:]}" not in more for word in flag]
+        own = [word.replace("{}", str(self.folder)) for word in kept]
         given = [word for word in more if not word.startswith("~")]
         return Run([*shlex.split(launch), trainer, *own, *given], dataclasses.replace(self.machine, **machine))
 

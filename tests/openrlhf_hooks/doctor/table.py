@@ -25,6 +25,7 @@ DATE = (
     '{% if m.role != "user" %}<|end|>{% endif %}{% endfor %}'
 )
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
+FLASH = "--ds.attn_implementation flash_attention_2"
 
 # what is found | flags beside the good ones, of runs on a CPU and on eight cards
 RL_ON_CPU = """
@@ -131,7 +132,8 @@ def _rows(text: str, trainer: str, where: dict[str, Any]) -> Iterator[tuple[str,
         yield found, trainer, words, where
 
 
-NO_FLASH = {**GPU, "has_flash_attention": False}
+NO_FLASH, PACKED = {**GPU, "has_flash_attention": False}, f"--ds.packing_samples {FLASH}"
+ONE_EACH, CPU, TORCHRUN = "--train.micro_batch_size 1", "cellduality-cpu", "torchrun --nproc-per-node"
 # what is found, whose run, its flags beside the good ones, where it is started
 COMMANDS: list[tuple[str, str, str, dict[str, Any]]] = [
     *_rows(RL_ON_CPU, RL, {}),
@@ -141,29 +143,21 @@ COMMANDS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("error optimisers", RL, "", {**GPU, "has_optimisers": False}),
     ("warning flags_for_a_gpu", SFT, "", {"launch": ON_GPU}),
     ("error readable_environment, note enough_cards", RL, "", {"launch": f"{JOB} --runtime-env-json={{ -- {ON_GPU}"}),
+    ("error readable_environment, note enough_cards", RL, "", {"launch": f"{JOB} --runtime-env-json [] -- {ON_GPU}"}),
     ("note enough_cards, note readable_environment", RL, "", {"launch": f"{JOB} --runtime-env e.yaml -- {ON_GPU}"}),
-    (
-        "error batches_fill_devices", SFT, "--train.batch_size 3 --train.micro_batch_size 1",
-        {"launch": "cellduality-cpu torchrun --nproc-per-node 2 -m"},
-    ),
+    ("error batches_fill_devices", SFT, f"--train.batch_size 3 {ONE_EACH}", {"launch": f"{CPU} {TORCHRUN}=2 -m"}),
     ("note batches_fill_devices, note card_memory", SFT, "", {"launch": "cellduality-cpu deepspeed --module"}),
     (
         "error enough_cards", RL, "--vllm.num_engines 2 ~train.colocate_all --train.colocate_actor_ref",
         {"variables": {"CELLDUALITY_CPU_SLOTS": "2"}},
     ),
-    (
-        "error enough_cards", SFT, "--train.micro_batch_size 1",
-        {**CARDS, "launch": "torchrun --nproc-per-node=2 -m", "gpus": 1},
-    ),
+    ("error enough_cards", SFT, ONE_EACH, {**CARDS, "launch": f"{TORCHRUN}=2 -m", "gpus": 1}),
     ("note enough_cards, warning relative_paths", RL, "--ckpt.path checkpoints", {"launch": f"{JOB} -- {ON_GPU}"}),
     ("warning versions", RL, "", {"python": (3, 13)}),
     ("warning versions", RL, "", {"versions": {"openrlhf": "0.11.3"}}),
     ("error flash_attention", RL, "", NO_FLASH),
     ("note flash_attention", RL, "", {**NO_FLASH, "variables": STOOD_IN}),
-    (
-        "error flash_attention", RL, "--ds.packing_samples --ds.attn_implementation flash_attention_2",
-        {**NO_FLASH, "variables": STOOD_IN},
-    ),
+    ("error flash_attention", RL, PACKED, {**NO_FLASH, "variables": STOOD_IN}),
     ("error flags_for_a_gpu", RL, "", {"launch": ON_GPU, "unusable": "550.54"}),
     ("note enough_cards, warning configuration_reaches_workers", RL, PACKAGED, {"launch": f"{JOB} -- {ON_GPU}"}),
     ("error engine_cache, warning card_memory", RL, "", {**GPU, "gpu_memory": GIB / 64}),

@@ -12,29 +12,16 @@ from cellduality_plugin.agent_file import REWARD_FILE, bound_reward_file
 from cellduality_plugin.openrlhf_hooks.doctor.checks import CHECKS, examine
 from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT
 from cellduality_plugin.openrlhf_hooks.doctor.show import checks_as_markdown
-from tests.openrlhf_hooks.doctor.table import (
-    ANNOTATION,
-    CARDS,
-    CELL,
-    CELLS,
-    COMMANDS,
-    EIGHT,
-    FILES,
-    GENERATION,
-    JOB,
-    NOWHERE,
-    ON_GPU,
-    PACKAGED,
-    SETTINGS,
-)  # fmt: skip
+from tests.openrlhf_hooks.doctor import table
+from tests.openrlhf_hooks.doctor.table import ANNOTATION, CELL, CELLS, EIGHT, GENERATION, JOB, ON_GPU, PACKAGED
 
 
-@pytest.mark.parametrize(("found", "trainer", "words", "where"), COMMANDS)
+@pytest.mark.parametrize(("found", "trainer", "words", "where"), table.COMMANDS)
 def test_of_a_command(found, trainer, words, where, world):
     assert world.found(trainer, words, **where) == found
 
 
-@pytest.mark.parametrize(("found", "trainer", "words", "name", "text"), FILES)
+@pytest.mark.parametrize(("found", "trainer", "words", "name", "text"), table.FILES)
 def test_of_a_file(found, trainer, words, name, text, world):
     path = world.folder / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,14 +39,14 @@ def test_of_rows_prepared_with_another_vocabulary(mine, found, world):
     assert world.found(RL) == found
 
 
-@pytest.mark.parametrize(("found", "settings"), SETTINGS)
+@pytest.mark.parametrize(("found", "settings"), table.SETTINGS)
 def test_of_a_configuration(found, settings, world):
     world.configure(**settings)
     assert world.found(RL) == found
 
 
 def test_every_check_is_in_a_table_and_says_what_it_finds():
-    found = " ".join(row[0] for row in (*COMMANDS, *FILES, *SETTINGS))
+    found = " ".join(row[0] for row in (*table.COMMANDS, *table.FILES, *table.SETTINGS))
     assert {check.name for check in CHECKS} == set(re.findall(r"\w+", found)) - {"error", "warning", "note"}
     stages: dict[str, set[str]] = {}
     for check in CHECKS:
@@ -109,7 +96,7 @@ def test_a_configuration_may_be_named_by_the_shell_the_command_or_the_job(world,
     job = f"{JOB} --runtime-env-json '{json.dumps({'env_vars': {'CELLDUALITY_CONFIG': named}})}' -- {ON_GPU}"
     assert world.found(RL, PACKAGED, job) == "note enough_cards", "the cluster cannot be seen"
     reaches = "warning configuration_reaches_workers"
-    there = {"CELLDUALITY_CONFIG": named, "RAY_ADDRESS": NOWHERE}
+    there = {"CELLDUALITY_CONFIG": named, "RAY_ADDRESS": table.NOWHERE}
     assert world.found(RL, PACKAGED, variables=there) == f"note enough_cards, {reaches}"
     monkeypatch.chdir(world.folder)
     assert world.found(RL, PACKAGED, variables={"CELLDUALITY_CONFIG": "data/cellduality.json"}) == reaches
@@ -130,7 +117,9 @@ def test_a_cluster_that_is_joined_is_looked_at(usage, found, submitted, world, d
     address = dashboard(*([usage] if usage else []))
     launch = f"ray job submit --address {address} -- {ON_GPU}" if submitted else ON_GPU
     variables = {} if submitted else {"RAY_ADDRESS": address}
-    assert world.found(RL, EIGHT, launch, **CARDS, variables=variables) == (f"{found} enough_cards" if found else "")
+    assert world.found(RL, EIGHT, launch, **table.CARDS, variables=variables) == (
+        f"{found} enough_cards" if found else ""
+    )
 
 
 def test_rows_of_several_files_are_counted_together_each_cut_to_the_limit(world):

@@ -87,7 +87,3 @@ def test_the_engines_cache_is_what_weights_leave(run):
     assert cache_tokens(run()) == (24 * GIB - 2 * P - GIB) // (112 * 1024)
     assert cache_tokens(run(gpu_memory=None)) is None
     assert cache_tokens(run("", SFT)) is None
-
-
-def test_a_model_of_unknown_size_is_not_guessed(run):
-    assert (parts(run("--actor.model_name_or_path nobody/nothing")), totals(())) == ((), {})

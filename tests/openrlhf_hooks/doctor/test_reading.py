@@ -11,17 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from cellduality_plugin.openrlhf_hooks.doctor import machine
 from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT, read_flags
-from cellduality_plugin.openrlhf_hooks.doctor.machine import (
-    _KNOWN,
-    GIB,
-    PYTHONS,
-    TESTED,
-    Machine,
-    Model,
-    _optimisers,
-    count_parameters,
-)
+from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, PYTHONS, TESTED, Machine, Model, count_parameters
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 from tests.refused import refused
 
@@ -62,29 +54,13 @@ def test_what_starts_the_trainer_and_with_how_many_processes(front, read_as):
     assert run.variables == ({"HF_HOME": "/models"} if "HF_HOME" in front else {})
 
 
-@pytest.mark.parametrize(
-    ("words", "variables"),
-    [
-        ("""--runtime-env-json '{"env_vars": {"C": "/a b.json", "N": 1}}'""", {"C": "/a b.json", "N": "1"}),
-        ("""--runtime-env-json='{"working_dir": "."}'""", {}),
-        ("--runtime-env-json {", "--runtime-env-json"),
-        ("--runtime-env-json []", "--runtime-env-json"),
-        ("--runtime-env env.yaml", "--runtime-env"),
-        ("", {}),
-    ],
-)
-def test_a_job_brings_variables_or_what_cannot_be_read_is_named(words, variables):
-    assert read(f"ray job submit {words} -- python -m", RL).job_variables == variables
-
-
-@pytest.mark.parametrize("words", [[], ["python", "-m", "openrlhf.cli.train_dpo"]])
-def test_another_command_is_refused(words):
+def test_another_command_is_refused():
     with refused("no-trainer"):
-        Run(words, Machine((3, 11)))
+        Run(["python", "-m", "openrlhf.cli.train_dpo"], Machine((3, 11)))
 
 
 def test_the_formula_gives_the_published_sizes():
-    assert {name: round(Model.read(name).parameters / 1e6) for name in _KNOWN} == PUBLISHED
+    assert {name: round(Model.read(name).parameters / 1e6) for name in machine._KNOWN} == PUBLISHED
 
 
 def test_the_formula_gives_what_a_folder_holds_and_counts_where_weights_cannot_be_read(tmp_path, small_world):
@@ -144,7 +120,7 @@ def test_optimisers_for_cards_are_compiled_or_can_be(told, nvcc, there, tmp_path
     monkeypatch.delitem(sys.modules, "deepspeed", raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
     monkeypatch.setenv("CUDA_HOME", str(tmp_path))
-    assert _optimisers() == there
+    assert machine._optimisers() == there
 
 
 GROUPS = ["--algo.advantage.estimator", "group_norm", "--rollout.n_samples_per_prompt", "8"]

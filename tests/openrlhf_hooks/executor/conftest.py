@@ -16,8 +16,8 @@ from cellduality_plugin.examples import Example
 from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
 from cellduality_plugin.tasks import TASKS, DualTask
 from tests.contract.engine import reply
+from tests.stack.score_in_engine import asked
 
-LONG = 256
 TYPE = "cell_type_annotation"
 
 
@@ -61,7 +61,7 @@ class Scene:
     engine: ScriptedEngine
     executor: Any
 
-    def roll(self, samples: int = 1, params: Any = None, length: int = LONG) -> list[dict[str, Any]]:
+    def roll(self, samples: int = 1, params: Any = None, length: int = 256) -> list[dict[str, Any]]:
         """Return the rollouts of one group, made at the same time with the same sampling parameters."""
         given = (self.prompt, self.label, params or SamplingParams(max_tokens=64), length, self.engine.tokenizer)
 
@@ -93,9 +93,7 @@ def scene(cell, vocabulary, tokenizer, make_config, tmp_path) -> Callable[..., S
         pair = TASKS[name]
         gold = pair.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0)).gold
         example = pair.example(cell, hidden=0.25, labelled=False, rng=np.random.default_rng(0))
-        messages = [{"role": "user", "content": pair.primal_prompt(example.inputs, vocabulary)}]
-        prompt = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        tokens = tokenizer(prompt, add_special_tokens=False)["input_ids"]
+        prompt, tokens = asked(tokenizer, pair.primal_prompt(example.inputs, vocabulary))
         if task is not None:
             settings["tasks"] = {name: {"pair": name, **task}}
         make_config(**settings)

@@ -13,14 +13,11 @@ from vllm.exceptions import VLLMValidationError
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from cellduality_plugin.chat import render
-from cellduality_plugin.config import Config
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks import executor as executor_module
 from cellduality_plugin.policies import tokens as engine_policy
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.settings import DualSettings
 from cellduality_plugin.policies.tokens import EnginePolicy
-from cellduality_plugin.replay import Replay
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.tasks.base import FORMAT_RULE
 from tests.refused import refused
@@ -45,12 +42,11 @@ def test_the_engine_that_made_the_rollout_plays_the_dual(name, scene, vocabulary
 def test_the_trained_tokens_are_those_of_the_stock_rollout(name, scene):
     at, params = scene(name), SamplingParams(max_tokens=64, logprobs=1)
     [ours] = at.roll(params=params)
-    assert len(at.engine.duals) == 1
     at.executor = SingleTurnAgentExecutor(None)
     [stock] = at.roll(params=params)
-    filled = {"reward", "scores", "extra_logs"}
     assert ours.keys() == stock.keys()
-    assert {key: ours[key] for key in ours.keys() - filled} == {key: stock[key] for key in stock.keys() - filled}
+    filled = {"reward": ours["reward"], "scores": ours["scores"], "extra_logs": ours["extra_logs"]}
+    assert ours == {**stock, **filled}
     assert ours["observation_tokens"][: len(at.tokens)] == at.tokens
     assert ours["action_ranges"] == [(len(at.tokens), len(ours["observation_tokens"]))]
 
@@ -107,75 +103,61 @@ class TestGroups:
         monkeypatch.setattr(executor_module, "_REMEMBERED_GROUPS", 2)
         assert [at.rewards(params=params) for params in [*groups, groups[2], groups[0]]] == [[1.0]] * 5
         assert len(at.engine.duals) == 4
-        assert len(at.executor._groups) == 2
 
 
-class TestRewards:
-    def test_traces_come_from_the_engine_and_are_scored_by_it(self, scene, cell, vocabulary, tokenizer):
-        at = scene(
-            TYPE, "T", rebuilt="<think> CD74 </think><answer> LYZ </answer>", engine={"log_prob": lambda place: -1.0},
-            task={"reward": "posterior", "hidden": 1.0, "traces": 2},
-            dual={"max_new_tokens": 20, "trace_temperature": 0.5},
-        )  # fmt: skip
-        labels = len(vocabulary.labels["cell_type"])
-        assert at.rewards() == [1 / labels]
-        drawn = [params for _, params in at.engine.duals if params.prompt_logprobs is None]
-        assert [(params.temperature, params.max_tokens) for params in drawn] == [(0.5, 20)] * (2 * labels)
-        assert len({params.seed for params in drawn}) == 2 * labels
-        scored = [tokens for tokens, params in at.engine.duals if params.prompt_logprobs is not None]
-        assert len(scored) == labels, "two draws with the same trace are scored once"
-        end = tokenizer(at.task.rebuilt_response(cell.genes, "CD74"), add_special_tokens=False)["input_ids"]
-        assert all(tokens[-len(end) :] == end for tokens in scored)
-
-    @pytest.mark.parametrize("reward", ["duality", "likelihood", "posterior"])
-    @pytest.mark.parametrize(("name", "other"), [(TYPE, "T"), (CELL, ("CD74",))])
-    def test_records_of_what_the_engine_said_give_the_same_without_it(self, reward, name, other, scene, cell, tmp_path):
-        gold = cell.obs["cell_type"] if name == TYPE else cell.genes
-        at = scene(
-            name, gold, other, texts=["no answer"], task={"reward": reward},
-            engine={"log_prob": lambda place: -1 / (place + 1)}, records={"folder": "rollouts", "every": 1},
-        )  # fmt: skip
-        rewards = at.rewards(6)
-        replay = Replay(Config.load(tmp_path / "cellduality.json"), {})
-        [results] = replay.run([*(tmp_path / "rollouts").glob("*.jsonl")])
-        assert sorted(result["reward"] for result in results) == sorted(rewards)
-        assert max(rewards) > 0
+def test_traces_come_from_the_engine_and_are_scored_by_it(scene, cell, vocabulary, tokenizer):
+    at = scene(
+        TYPE, "T", rebuilt="<think> CD74 </think><answer> LYZ </answer>", engine={"log_prob": lambda place: -1.0},
+        task={"reward": "posterior", "hidden": 1.0, "traces": 2},
+        dual={"max_new_tokens": 20, "trace_temperature": 0.5},
+    )  # fmt: skip
+    labels = len(vocabulary.labels["cell_type"])
+    assert at.rewards() == [1 / labels]
+    drawn = [params for _, params in at.engine.duals if params.prompt_logprobs is None]
+    assert [(params.temperature, params.max_tokens) for params in drawn] == [(0.5, 20)] * (2 * labels)
+    assert len({params.seed for params in drawn}) == 2 * labels
+    scored = [tokens for tokens, params in at.engine.duals if params.prompt_logprobs is not None]
+    assert len(scored) == labels, "two draws with the same trace are scored once"
+    end = tokenizer(at.task.rebuilt_response(cell.genes, "CD74"), add_special_tokens=False)["input_ids"]
+    assert all(tokens[-len(end) :] == end for tokens in scored)
 
 
-class TestAFrozenDual:
-    @pytest.mark.parametrize("own_tokenizer", [False, True])
-    def test_is_played_at_the_endpoint_and_not_by_the_engine(self, scene, small_world, policy_server, own_tokenizer):
-        own = {"tokenizer": str(small_world.model)} if own_tokenizer else {}
-        endpoint = {"urls": [policy_server.url], "model": "toy", **own}
-        at = scene(TYPE, "T", rebuilt="nothing to read", dual={"player": "frozen", "endpoint": endpoint})
-        policy_server.text = at.task.rebuilt_response(at.example.unknown)
-        assert at.rewards(4) == [1.0] * 4
-        assert (len(at.engine.rollouts), at.engine.duals, len(policy_server.asked)) == (4, [], 1)
+@pytest.mark.parametrize("own_tokenizer", [False, True])
+def test_a_frozen_dual_is_played_at_the_endpoint_and_not_by_the_engine(
+    scene, small_world, policy_server, own_tokenizer
+):
+    own = {"tokenizer": str(small_world.model)} if own_tokenizer else {}
+    endpoint = {"urls": [policy_server.url], "model": "toy", **own}
+    at = scene(TYPE, "T", rebuilt="nothing to read", dual={"player": "frozen", "endpoint": endpoint})
+    policy_server.text = at.task.rebuilt_response(at.example.unknown)
+    assert at.rewards(4) == [1.0] * 4
+    assert (len(at.engine.rollouts), at.engine.duals, len(policy_server.asked)) == (4, [], 1)
 
 
-class TestDuals:
-    def test_without_room_for_the_prompt_earn_nothing(self, scene, tokenizer):
-        at = scene(CELL)  # its question is short, its dual holds a whole cell
-        room = len(tokenizer(at.engine.answers[0])["input_ids"]) + 1
-        [rollout] = at.roll(params=SamplingParams(max_tokens=room), length=len(at.tokens) + room)
-        assert not at.engine.duals
-        assert (rollout["reward"], rollout["scores"], rollout["truncated"]) == (0.0, 0.0, False)
-        assert (rollout["extra_logs"]["dual_failed"], rollout["extra_logs"]["dual_answer_parsed"]) == (1.0, 1.0)
+def test_a_dual_without_room_for_its_prompt_earns_nothing(scene, tokenizer):
+    at = scene(CELL)  # its question is short, its dual holds a whole cell
+    room = len(tokenizer(at.engine.answers[0])["input_ids"]) + 1
+    [rollout] = at.roll(params=SamplingParams(max_tokens=room), length=len(at.tokens) + room)
+    assert not at.engine.duals
+    assert (rollout["reward"], rollout["scores"], rollout["truncated"]) == (0.0, 0.0, False)
+    assert (rollout["extra_logs"]["dual_failed"], rollout["extra_logs"]["dual_answer_parsed"]) == (1.0, 1.0)
 
-    @pytest.mark.parametrize("reward", ["duality", "likelihood"])
-    @pytest.mark.parametrize("error", [EngineGenerateError("at fault"), VLLMValidationError("too long")])
-    def test_that_the_engine_refuses_earn_nothing_and_are_told_once(self, error, reward, scene, monkeypatch, caplog):
-        monkeypatch.setattr(engine_policy, "_LOGGED", set())
-        at = scene(TYPE, "T", "CD19+ B", engine={"dual_fails": error}, task={"reward": reward})
-        for rollout in at.roll(4):
-            assert (rollout["reward"], rollout["extra_logs"]["dual_failed/engine_error"]) == (0.0, 1.0)
-        assert len(at.engine.duals) == 2
-        [line] = [record.getMessage() for record in caplog.records]
-        assert line == f"the engine refused a dual: {type(error).__name__}: {error}"
 
-    def test_of_an_engine_that_is_dead_end_the_run(self, scene):
-        with pytest.raises(EngineDeadError):
-            scene(engine={"dual_fails": EngineDeadError()}).roll()
+@pytest.mark.parametrize("reward", ["duality", "likelihood"])
+@pytest.mark.parametrize("error", [EngineGenerateError("at fault"), VLLMValidationError("too long")])
+def test_duals_that_the_engine_refuses_earn_nothing_and_are_told_once(error, reward, scene, monkeypatch, caplog):
+    monkeypatch.setattr(engine_policy, "_LOGGED", set())
+    at = scene(TYPE, "T", "CD19+ B", engine={"dual_fails": error}, task={"reward": reward})
+    for rollout in at.roll(4):
+        assert (rollout["reward"], rollout["extra_logs"]["dual_failed/engine_error"]) == (0.0, 1.0)
+    assert len(at.engine.duals) == 2
+    [line] = [record.getMessage() for record in caplog.records]
+    assert f"{type(error).__name__}: {error}" in line
+
+
+def test_an_engine_that_is_dead_ends_the_run(scene):
+    with pytest.raises(EngineDeadError):
+        scene(engine={"dual_fails": EngineDeadError()}).roll()
 
 
 class TestMistakesOfTheUser:
@@ -189,88 +171,69 @@ class TestMistakesOfTheUser:
             at.roll()
         assert not at.engine.rollouts
 
-    @pytest.mark.parametrize("label", ["", '{"schema":1}', None])
-    def test_a_malformed_label_is_refused(self, label, scene):
-        at = scene()
-        at.label = label
-        with pytest.raises(CellDualityError) as raised:
-            at.roll()
-        assert "--data.label_key label" in raised.value.hint
-        assert not at.engine.rollouts
-
-    def test_a_task_that_is_not_configured_and_a_row_without_the_gold_it_needs_are_refused(self, scene):
+    @pytest.mark.parametrize(
+        ("label", "code"),
+        [
+            (lambda label: "", "malformed-row"),
+            (lambda label: '{"schema":1}', "malformed-row"),
+            (lambda label: None, "malformed-row"),
+            (lambda label: label, "needs-gold"),
+            (lambda label: json.dumps({**json.loads(label), "task": "drug_response"}), "unknown-task"),
+        ],
+    )
+    def test_a_label_that_cannot_be_judged_is_refused(self, label, code, scene):
         at = scene(task={"reward": "oracle"})
-        with pytest.raises(CellDualityError):
-            at.roll()
-        at.label = json.dumps({**json.loads(at.label), "task": "drug_response"})
-        with pytest.raises(CellDualityError, match="drug_response"):
+        at.label = label(at.label)
+        with refused(code):
             at.roll()
         assert not at.engine.rollouts
 
     def test_an_endpoint_that_is_no_address_stops_the_executor(self, scene):
-        with pytest.raises(CellDualityError, match="localhost:8000"):
+        with refused("no-address"):
             scene(dual={"player": "frozen", "endpoint": {"urls": ["localhost:8000"], "model": "toy"}})
 
 
-# The engine as a policy: what it is asked for log-probabilities and draws.
+class TestTheEngineAsAPolicy:
+    PROMPT = "Observed genes: CD74 CD79A"
 
-PROMPT = "Observed genes: CD74 CD79A"
+    @pytest.fixture
+    def engine(self, scene):
+        return scene().engine
 
+    @pytest.fixture
+    def ask(self, engine, tokenizer):
+        """Return a function that asks a policy whose context has so many tokens."""
+        return lambda call, *arguments, length=256: asyncio.run(
+            getattr(EnginePolicy(engine, tokenizer, length, DualSettings()), call)(*arguments)
+        )
 
-@pytest.fixture
-def engine(scene):
-    return scene().engine
+    def test_log_probs_are_those_of_the_response_and_of_nothing_before_it(self, ask, engine, tokenizer):
+        response = "<answer> HLA-DRA MS4A1 </answer>"
+        start = len(render(tokenizer, self.PROMPT))
+        assert ask("log_probs", self.PROMPT, response) == [-float(place) for place in range(start, start + 4)]
+        [(tokens, params)] = engine.duals
+        assert tokens[start:] == tokenizer(response, add_special_tokens=False)["input_ids"]
+        assert (params.max_tokens, params.prompt_logprobs) == (1, 0)
 
+    def test_what_does_not_fit_is_refused_without_asking(self, ask, engine, tokenizer):
+        response, start = "<answer> MS4A1 </answer>", len(render(tokenizer, self.PROMPT))
+        assert len(ask("log_probs", self.PROMPT, response, length=start + 4)) == 3  # vLLM decodes one token at least
+        for call, asked in (("log_probs", response), ("choice_log_probs", [response, "<answer> CD19+ B </answer>"])):
+            with pytest.raises(PolicyError, match="prompt_too_long"):
+                ask(call, self.PROMPT, asked, length=start + 3)
+        assert len(engine.duals) == 1
 
-@pytest.fixture
-def ask(engine, tokenizer):
-    """Return a function that asks a policy whose context has so many tokens."""
+    def test_a_choice_is_asked_about_where_the_responses_branch_and_nowhere_else(self, ask, engine, tokenizer):
+        responses = ["<answer> T </answer>", "<answer> CD19+ B </answer>", "<answer> CD56+ NK </answer>"]
+        found = ask("choice_log_probs", self.PROMPT, responses)
+        parts = ("<answer>", "T", "CD19+ B", "CD56+ NK")
+        opening, *labels = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in parts)
+        [(tokens, params)] = engine.duals
+        assert tokens == render(tokenizer, self.PROMPT) + opening
+        assert sorted(params.logprob_token_ids) == sorted(label[0] for label in labels)
+        assert (params.max_tokens, params.prompt_logprobs) == (1, None)
+        assert found == [-float(label[0]) for label in labels]
 
-    def asked(call, *arguments, length=256, settings=None, **more):
-        policy = EnginePolicy(engine, tokenizer, length, settings or DualSettings())
-        return asyncio.run(getattr(policy, call)(*arguments, **more))
-
-    return asked
-
-
-def test_log_probs_are_those_of_the_response_and_of_nothing_before_it(ask, engine, tokenizer):
-    response = "<answer> HLA-DRA MS4A1 </answer>"
-    start = len(render(tokenizer, PROMPT))
-    assert ask("log_probs", PROMPT, response) == [-float(place) for place in range(start, start + 4)]
-    [(tokens, params)] = engine.duals
-    assert tokens[start:] == tokenizer(response, add_special_tokens=False)["input_ids"]
-    assert (params.max_tokens, params.prompt_logprobs) == (1, 0)
-
-
-def test_what_does_not_fit_is_refused_without_asking(ask, engine, tokenizer):
-    response, start = "<answer> MS4A1 </answer>", len(render(tokenizer, PROMPT))
-    assert len(ask("log_probs", PROMPT, response, length=start + 4)) == 3  # vLLM decodes one token at least
-    for call, asked in (("log_probs", response), ("choice_log_probs", [response, "<answer> CD19+ B </answer>"])):
-        with pytest.raises(PolicyError, match="prompt_too_long"):
-            ask(call, PROMPT, asked, length=start + 3)
-    assert len(engine.duals) == 1
-
-
-def test_a_choice_is_asked_about_where_the_responses_part_and_nowhere_else(ask, engine, tokenizer):
-    responses = ["<answer> T </answer>", "<answer> CD19+ B </answer>", "<answer> CD56+ NK </answer>"]
-    found = ask("choice_log_probs", PROMPT, responses)
-    parts = ("<answer>", "T", "CD19+ B", "CD56+ NK")
-    opening, *labels = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in parts)
-    [(tokens, params)] = engine.duals
-    assert tokens == render(tokenizer, PROMPT) + opening
-    assert sorted(params.logprob_token_ids) == sorted(label[0] for label in labels)
-    assert (params.max_tokens, params.prompt_logprobs) == (1, None)
-    assert found == [-float(label[0]) for label in labels]
-
-
-def test_more_tokens_than_one_request_may_name_take_several(ask, engine):
-    assert ask("_next", [1, 2, 3], range(300)) == {token: -float(token) for token in range(300)}
-    assert [len(params.logprob_token_ids) for _, params in engine.duals] == [128, 128, 44]
-
-
-def test_a_draw_may_have_a_seed_and_a_temperature_of_its_own(ask, engine):
-    settings = DualSettings(max_new_tokens=7)
-    ask("generate", "Type: T", seed=3, temperature=0.5, settings=settings)
-    ask("generate", "Type: T", settings=settings)
-    asked = [(params.seed, params.temperature, params.max_tokens) for _, params in engine.duals]
-    assert asked == [(3, 0.5, 7), (None, 0.0, 7)]
+    def test_more_tokens_than_one_request_may_name_take_several(self, ask, engine):
+        assert ask("_next", [1, 2, 3], range(300)) == {token: -float(token) for token in range(300)}
+        assert [len(params.logprob_token_ids) for _, params in engine.duals] == [128, 128, 44]

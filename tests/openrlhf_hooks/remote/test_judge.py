@@ -58,6 +58,8 @@ def test_a_query_as_openrlhf_decodes_it_is_taken_apart(judge, posted, small_worl
         rollout = judge(scripted()).rollout(decoded, body["prompts"][0], body["labels"][0])
         alone = tokenizer.decode(tokens[len(prompt) :], skip_special_tokens=True)
         assert rollout.text.split() == alone.split()
+    prompt = "GENE " * 40
+    assert response_in(prompt[5:] + "T", prompt) == "T", "the longest part that fits"
 
 
 def test_tags_that_are_special_tokens_stay(judge, posted, small_world):
@@ -69,11 +71,6 @@ def test_tags_that_are_special_tokens_stay(judge, posted, small_world):
     shown = [body[name][0] for name in ("query", "prompts", "labels")]
     assert special.rollout(*shown).text == served.rollout(*shown).text
     assert all(tag in special.rollout(*shown).text for tag in tags)
-
-
-def test_the_longest_part_of_a_prompt_that_fits_is_taken():
-    prompt = "GENE " * 40
-    assert response_in(prompt[5:] + "T", prompt) == "T"
 
 
 def test_what_the_policy_failed_at_is_asked_again_and_what_the_text_lacks_is_not(judge, posted):
@@ -94,17 +91,19 @@ def test_rows_are_forgotten_in_the_order_they_were_last_asked_for(judge, posted)
     assert len(policy.scored) == 3 + 4
 
 
-@pytest.mark.parametrize(("setting", "value"), [("minimum_spread", 0.1), ("votes", True)])
-def test_what_needs_the_group_is_refused(make_config, small_world, setting, value):
-    config = make_config(tasks={TYPE: {"pair": TYPE, setting: value}})
-    with refused("needs-group") as error:
+@pytest.mark.parametrize(
+    ("task", "dual", "code", "where"),
+    [
+        ({"minimum_spread": 0.1}, {}, "needs-group", f"tasks.{TYPE}.minimum_spread"),
+        ({"votes": True}, {}, "needs-group", f"tasks.{TYPE}.votes"),
+        ({}, {"timeout_seconds": 180}, "dual-timeout-too-long", "dual.timeout_seconds"),
+    ],
+)
+def test_what_needs_the_group_or_may_outlast_openrlhf_is_refused(make_config, small_world, task, dual, code, where):
+    config = make_config(tasks={TYPE: {"pair": TYPE, **task}}, dual=dual)
+    with refused(code) as error:
         Judge(config, small_world.tokenizer, scripted())
-    assert error.value.where == f"tasks.{TYPE}.{setting}"
-
-
-def test_a_dual_that_may_outlast_openrlhf_is_refused(make_config, small_world):
-    with refused("dual-timeout-too-long"):
-        Judge(make_config(dual={"timeout_seconds": 180}), small_world.tokenizer, scripted())
+    assert error.value.where == where
 
 
 def test_flags_go_before_the_configuration(make_config):

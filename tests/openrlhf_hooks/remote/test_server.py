@@ -30,8 +30,6 @@ from tests.refused import refused
 ROOT = Path(__file__).resolve().parents[3]
 TYPE = "cell_type_annotation"
 LIKELY = {TYPE: {"pair": TYPE, "reward": "likelihood"}}
-
-
 ANYTHING = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
@@ -40,12 +38,12 @@ ANYTHING = st.recursive(
 
 
 @pytest.fixture
-def any_client(served):
+def client(served):
+    """A client of a server that judges by likelihood."""
     return served(tasks=LIKELY)
 
 
-def test_several_rollouts_are_answered_in_their_order(served, posted, policy_server):
-    client = served(tasks=LIKELY)
+def test_several_rollouts_are_answered_in_their_order(client, posted, policy_server):
     policy_server.log_prob = lambda place: -1.0
     reply = client.post(posted(TYPE, "T", "", "CD19+ B", "T"))
     first, nothing, other, again = reply.json()["rewards"]
@@ -54,8 +52,7 @@ def test_several_rollouts_are_answered_in_their_order(served, posted, policy_ser
     assert reply.json()["extra_logs"]["dual_answer_parsed"] == [1.0, 0.0, 1.0, 1.0]
 
 
-def test_answers_of_one_row_share_their_dual_calls_across_requests(served, posted, policy_server):
-    client = served(tasks=LIKELY)
+def test_answers_of_one_row_share_their_dual_calls_across_requests(client, posted, policy_server):
     bodies = [posted(TYPE, answer) for answer in ("T", "CD19+ B") * 4]
     policy_server.after = 0.1
     with ThreadPoolExecutor(8) as threads:
@@ -69,22 +66,15 @@ def test_answers_of_one_row_share_their_dual_calls_across_requests(served, poste
 
 
 class TestWhatIsRefused:
-    def test_without_the_token(self, served, posted, policy_server):
-        client = served(tasks=LIKELY)
-        for header in (
-            "",
-            "Bearer wrong",
-            "bearer a-token-of-some-lengt",
-            "Basic !!!",
-            "Digest a-token-of-some-length",
-        ):
-            reply = client.send("POST", "/", json.dumps(posted(TYPE)).encode(), Authorization=header)
+    def test_without_the_token(self, client, posted, policy_server):
+        for header in ("", "bearer a-token-of-some-lengt", "Basic !!!", "Digest a-token-of-some-length"):
+            reply = client.send("POST", "/", posted(TYPE), Authorization=header)
             assert (reply.status_code, reply.headers["www-authenticate"]) == (401, "Bearer")
             assert client.send("GET", "/metrics", Authorization=header).status_code == 401
         assert policy_server.asked == []
 
-    def test_a_wrong_field_is_named_and_the_policy_not_asked(self, served, posted, policy_server):
-        client, body = served(tasks=LIKELY), posted(TYPE)
+    def test_a_wrong_field_is_named_and_the_policy_not_asked(self, client, posted, policy_server):
+        body = posted(TYPE)
         row = json.loads(body["labels"][0])
         for change, named in [
             ({"labels": ["[" * 10_000]}, "labels[0]"),
@@ -141,7 +131,7 @@ class TestWhatIsRefused:
 
 @given(data=st.data())
 @hypothesis_settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_anything_at_all_gets_a_4xx_or_a_reward(data, any_client, posted):
+def test_anything_at_all_gets_a_4xx_or_a_reward(data, client, posted):
     body = posted(TYPE)
     name = data.draw(st.sampled_from([*body, "part of the row"]))
     if name in body:
@@ -150,7 +140,7 @@ def test_anything_at_all_gets_a_4xx_or_a_reward(data, any_client, posted):
         row = json.loads(body["labels"][0])
         row[data.draw(st.sampled_from(sorted(row)))] = data.draw(ANYTHING)
         body["labels"] = [json.dumps(row)]
-    reply = any_client.post(body)
+    reply = client.post(body)
     assert reply.status_code in (200, 400), reply.content
     assert reply.status_code == 400 or math.isfinite(reply.json()["rewards"])
 
@@ -165,27 +155,9 @@ class TestFaults:
         assert client.metrics()['failures_total{cause="malformed"}'] == 1
         assert client.post(posted(TYPE)).json()["rewards"] > 0.0  # asked anew, though the row is the same
 
-    def test_nothing_but_the_answer_crosses(self, served, posted, policy_server, cell):
-        client = served(tasks={TYPE: {"pair": TYPE}})
-        body, secret = posted(TYPE, "T"), "IL7R LYZ smuggled"
-        honest = body["query"][0]
-        for smuggled in (
-            honest.replace("<think></think>", f"<think>{secret}</think>"),
-            honest.replace("<answer>", f"{secret}<answer>"),
-            honest.replace("</answer>", f" {secret}</answer>"),
-            honest + secret,
-            honest.replace("<answer>", f"<|user|>{secret}<|end|><answer>"),
-        ):
-            client.post({**body, "query": [smuggled]})
-        client.post(body)
-        prompts = {policy_server.tokenizer.decode(asked["prompt"]) for asked in policy_server.asked}
-        assert len(prompts) == 1  # that of the honest answer
-        assert all("smuggled" not in prompt and "<unk>" not in prompt for prompt in prompts)
-
-    def test_an_error_of_ours_is_one_500_and_the_server_goes_on(self, served, posted, monkeypatch, caplog):
-        client = served(tasks=LIKELY)
+    def test_an_error_of_ours_is_one_500_and_the_server_goes_on(self, client, posted, monkeypatch, caplog):
         with monkeypatch.context() as patch:
-            patch.setattr(room, "reply", lambda scores: {}["wrong"])
+            patch.setattr(room.protocol, "reply", lambda scores: {}["wrong"])
             assert client.post(posted(TYPE)).status_code == 500
         assert client.post(posted(TYPE)).status_code == 200
         metrics = client.metrics()
@@ -193,9 +165,8 @@ class TestFaults:
         assert "KeyError: 'wrong'" in caplog.text
 
 
-def test_health_tells_whether_the_policy_answers(served, policy_server, monkeypatch):
+def test_health_tells_whether_the_policy_answers(client, policy_server, monkeypatch):
     monkeypatch.setattr(room, "_HEALTH_HOLDS", 0.0)
-    client = served(tasks=LIKELY)
     for status, policy in ((200, "answers"), (503, "refused")):
         reply = client.send("GET", "/healthz")
         assert (reply.status_code, reply.json()) == (status, {"policy": policy})
