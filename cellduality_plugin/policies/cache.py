@@ -28,10 +28,12 @@ class AnswerCache(AppendLog):
     def __init__(self, path: Path, made_from: Mapping[str, Any]) -> None:
         super().__init__(path)
         self._found: dict[str, str | None] = {}
+        self._wanted = False  # whether the file holds an answer that anyone may ask for again
         lines = self.lines()
         if next(lines, b"").rstrip() == (header := _line(made_from)):
             for line in lines:
                 self._found.update(_batch(line))
+            self._wanted = bool(self._found)
         else:
             self.clear()
             self.append(header)
@@ -42,18 +44,23 @@ class AnswerCache(AppendLog):
     def __getitem__(self, key: str) -> str | None:
         return self._found[key]
 
+    def take(self, key: str) -> str | None:
+        """Return an answer and forget it here; it stays in the file."""
+        return self._found.pop(key)
+
     def add(self, batch: Mapping[str, str | None]) -> None:
         """Keep the answers of one batch, all or none."""
         self.append(_line(batch))
         self._found.update(batch)
+        self._wanted = True
 
     def discard(self) -> None:
         """Remove the file at the end: what was kept is not needed any more."""
-        self._found.clear()
+        self._wanted = False
 
     def close(self) -> None:
         """Let other processes ask."""
-        if not self._found:
+        if not self._wanted:
             self.path.unlink(missing_ok=True)
         super().close()
 

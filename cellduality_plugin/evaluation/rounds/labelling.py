@@ -206,8 +206,9 @@ def answered(
             if missing := [example for example in cells if key(example) not in kept]:
                 kept.add(dict(zip(map(key, missing), _run(together(missing)), strict=True)))
             bar.update(len(cells))
+            answers = {each: kept.take(each) or "" for each in set(map(key, cells))}
             for example in cells:
-                yield example, found(**json.loads(kept[key(example)] or ""))
+                yield example, found(**json.loads(answers[key(example)]))
 
 
 def _run(work: Coroutine[Any, Any, list[str]]) -> list[str]:
