@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import json
 
+import anndata
+import numpy as np
+import pandas
 import pytest
 
 from cellduality_plugin.alarms import BY_TASK, with_ratios
 from cellduality_plugin.config import Config
+from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.inference import Model
+from cellduality_plugin.inference.annotating import UNASSIGNED
 from cellduality_plugin.replay import Replay, record_files
 from tests.stack.conftest import DUAL_KEYS, processes_of, scalars
 
@@ -137,3 +143,19 @@ def test_the_trained_model_loads_and_is_not_the_sft_model(whole_run):
     sft, grpo = (AutoTokenizer.from_pretrained(whole_run.folder / name) for name in ("sft", "grpo"))
     assert sft.get_vocab() == grpo.get_vocab()
     assert sft.chat_template == grpo.chat_template
+
+
+def test_greedy_annotation_is_that_of_evaluation_cell_for_cell(whole_run):
+    cells = {row["id"]: row["genes"] for row in read_jsonl(whole_run.folder / "data" / "cells.jsonl")}
+    said = {
+        row["id"]: row["answer"] or UNASSIGNED
+        for row in read_jsonl(whole_run.folder / "test" / "predictions" / "GRPO.jsonl")
+        if row["task"] == "cell_type_annotation" and not row["drawn"]
+    }
+    places = {gene: place for place, gene in enumerate(sorted({gene for cell in said for gene in cells[cell]}))}
+    counts = np.zeros((len(said), len(places)), dtype=np.float32)
+    for row, cell in enumerate(said):
+        counts[row, [places[gene] for gene in cells[cell]]] = np.arange(len(cells[cell]), 0, -1)
+    adata = anndata.AnnData(counts, obs=pandas.DataFrame(index=list(said)), var=pandas.DataFrame(index=list(places)))
+    Model.load(whole_run.folder / "grpo").annotate(adata, verify=0, progress=False)
+    assert adata.obs["cell_type_cellduality"].tolist() == list(said.values())
