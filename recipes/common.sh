@@ -81,8 +81,6 @@ unset PYTHONDONTWRITEBYTECODE
 launch=() packed=(--ds.packing_samples) batches=() on_host=()
 if [[ "$BACKEND" == cpu ]]; then
   launch=(cellduality-cpu) # the one word in front that makes the unmodified trainer run without a GPU
-  # To so small a model conversions to bfloat16 cost more than faster products save, also where there are instructions for it.
-  if [[ "$BASE_MODEL" == small-llama ]]; then export CELLDUALITY_CPU_DTYPE="${CELLDUALITY_CPU_DTYPE:-float32}"; fi
   # Rows are not padded to the longest: a quarter of the tokens would be padding.
   sft_machine=(--ds.zero_stage 0 "${packed[@]}")
   grpo_machine=("${sft_machine[@]}" --vllm.sync_backend gloo --vllm.enforce_eager)
