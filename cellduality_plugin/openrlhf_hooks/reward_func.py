@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import threading
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any
@@ -16,6 +15,7 @@ from cellduality_plugin.openrlhf_hooks.remote.judge import OPENRLHF_WAITS, open_
 from cellduality_plugin.openrlhf_hooks.remote.protocol import TOKEN_VARIABLE, Malformed, read_reply, reply
 from cellduality_plugin.policies.addresses import Addresses
 from cellduality_plugin.policies.base import PolicyError
+from cellduality_plugin.policies.loop_thread import LoopThread
 from cellduality_plugin.policies.settings import EndpointSettings
 
 PATIENCE = 1800.0  # seconds for which a rollout waits for a server to come back, before the run ends
@@ -31,17 +31,12 @@ class FromThreads:
     def __init__(
         self, reply: Callable[..., Coroutine[Any, Any, dict[str, Any]]], end: Callable[[], Coroutine[Any, Any, None]]
     ) -> None:
-        self._reply, self._end = reply, end
-        self._loop, self._starting = asyncio.new_event_loop(), threading.Lock()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="cellduality rewards", daemon=True)
+        self._reply, self._end, self._loop = reply, end, LoopThread("cellduality rewards")
 
     def __call__(self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[str]) -> dict[str, Any]:
         """Return ``rewards``, ``scores`` and ``extra_logs`` of the rollouts, none of them None or NaN."""
-        with self._starting:  # not before: the process may fork until then
-            if not self._thread.is_alive():
-                self._thread.start()
         try:
-            return asyncio.run_coroutine_threadsafe(self._reply(queries, prompts, labels), self._loop).result()
+            return self._loop.submit(self._reply(queries, prompts, labels)).result()
         except BaseException as error:
             # OpenRLHF notes what is raised here in a line at INFO, and goes on without a reward until it cannot.
             _LOG.error("no reward: %s", error)
@@ -49,11 +44,7 @@ class FromThreads:
 
     def close(self) -> None:
         """Close the connections and end the loop."""
-        if self._thread.is_alive():
-            asyncio.run_coroutine_threadsafe(self._end(), self._loop).result()
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
-        self._loop.close()
+        self._loop.close(self._end)
 
 
 class RewardFunction(FromThreads):

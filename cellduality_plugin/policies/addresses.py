@@ -154,9 +154,8 @@ class Addresses:
             await address.close()
 
     async def _ask(self, path: str, body: bytes | None, read: Callable[[bytes], Read]) -> Read:
-        async with (
-            self._turns
-        ):  # kept while it is asked again: behind all others a dead endpoint would be found out late
+        # A turn is kept for all attempts: behind the others, a dead endpoint would be found out late.
+        async with self._turns:
             found = await self._tried(path, body, read)
         await asyncio.sleep(0)  # the next request is sent before this reply is worked on
         return found

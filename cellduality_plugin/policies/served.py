@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.hub import read_tokenizer
 from cellduality_plugin.policies.base import Policy, PolicyError, Question, QuestionPolicy
 from cellduality_plugin.policies.endpoint import EndpointPolicy
+from cellduality_plugin.policies.loop_thread import LoopThread
 from cellduality_plugin.policies.offline import EngineSettings
 from cellduality_plugin.policies.settings import DualSettings, EndpointSettings
 
@@ -41,35 +41,28 @@ def served_policies(
     )
     tokenizer = read_tokenizer(str(model), settings.chat_template)
     policies = [EndpointPolicy(tokenizer, endpoint, dual, seed) for dual in duals]
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="cellduality endpoint", daemon=True)
-    thread.start()
+    loop = LoopThread("cellduality endpoint")
     try:
         try:
-            asyncio.run_coroutine_threadsafe(policies[0].check(), loop).result()
+            loop.submit(policies[0].check()).result()
         except PolicyError as failure:
             raise _failed(endpoint, failure) from None
         yield tokenizer, [_Elsewhere(policy, endpoint, loop) for policy in policies]
     finally:
-        for policy in policies:
-            asyncio.run_coroutine_threadsafe(policy.close(), loop).result()
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        loop.close(*(policy.close for policy in policies))
 
 
 class _Elsewhere(QuestionPolicy):
     """A policy whose connections belong to another loop than that of its callers."""
 
-    def __init__(self, policy: EndpointPolicy, endpoint: EndpointSettings, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, policy: EndpointPolicy, endpoint: EndpointSettings, loop: LoopThread) -> None:
         super().__init__()
         self._policy, self._endpoint, self._loop = policy, endpoint, loop
 
     async def answer(self, question: Question) -> Any:
         """Return the endpoint's answer; a CellDualityError if no prompt would get one."""
-        asked = asyncio.run_coroutine_threadsafe(_ask(question, self._policy), self._loop)
         try:
-            return await asyncio.wrap_future(asked)
+            return await asyncio.wrap_future(self._loop.submit(_ask(question, self._policy)))
         except PolicyError as failure:
             if failure.cause in _OF_ONE_PROMPT:
                 raise

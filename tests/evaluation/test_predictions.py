@@ -112,7 +112,7 @@ def test_a_finished_file_is_read_and_anything_else_made_anew(
     assert asked() == whole
     key, example = next(iter(examples.items()))
     other = {**examples, key: replace(example, gold="T" if example.gold != "T" else "B")}
-    assert asked(rows=other) == whole + 1, "the dual is told another truth than the answer"
+    assert asked(rows=other) == whole + 1, "the dual is asked with the true answer, which is another one"
     assert asked() == whole
     for spoiled in (out, out.with_suffix(".made_from.json")):  # a hand that edits either does not go unnoticed
         spoiled.write_text(spoiled.read_text() + "\n{")

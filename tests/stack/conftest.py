@@ -13,12 +13,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import anndata
 import httpx
+import numpy as np
+import pandas
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -208,6 +211,15 @@ def copied(whole_run, tmp_path_factory) -> Callable[[], Path]:
 def prepared(copied) -> Path:
     """A run folder with the data and the SFT model of the shared run."""
     return copied()
+
+
+def adata_of(cells: Mapping[str, Sequence[str]]) -> anndata.AnnData:
+    """Return cells by their id as counts of their genes, the first the highest: ranked they are what they were."""
+    places = {gene: place for place, gene in enumerate(sorted({gene for genes in cells.values() for gene in genes}))}
+    counts = np.zeros((len(cells), len(places)), dtype=np.float32)
+    for row, genes in enumerate(cells.values()):
+        counts[row, [places[gene] for gene in genes]] = np.arange(len(genes), 0, -1)
+    return anndata.AnnData(counts, obs=pandas.DataFrame(index=list(cells)), var=pandas.DataFrame(index=list(places)))
 
 
 def change(config: Path, rewards: dict[str, str], dual: dict[str, Any], **further: Any) -> None:

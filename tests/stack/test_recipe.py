@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 
 import anndata
-import numpy as np
-import pandas
 import pytest
 
 from cellduality_plugin.alarms import BY_TASK, with_ratios
@@ -14,7 +12,7 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.inference.annotating import UNASSIGNED
 from cellduality_plugin.replay import Replay, record_files
-from tests.stack.conftest import CELLDUALITY, CPU, DUAL_KEYS, ROOT, processes_of, scalars
+from tests.stack.conftest import CELLDUALITY, CPU, DUAL_KEYS, ROOT, adata_of, processes_of, scalars
 
 pytestmark = pytest.mark.stack
 
@@ -151,12 +149,7 @@ def test_greedy_annotation_is_that_of_evaluation_cell_for_cell(whole_run, start,
         for row in read_jsonl(whole_run.folder / "test" / "predictions" / "GRPO.jsonl")
         if row["task"] == "cell_type_annotation" and not row["drawn"]
     }
-    places = {gene: place for place, gene in enumerate(sorted({gene for cell in said for gene in cells[cell]}))}
-    counts = np.zeros((len(said), len(places)), dtype=np.float32)
-    for row, cell in enumerate(said):
-        counts[row, [places[gene] for gene in cells[cell]]] = np.arange(len(cells[cell]), 0, -1)
-    adata = anndata.AnnData(counts, obs=pandas.DataFrame(index=list(said)), var=pandas.DataFrame(index=list(places)))
-    adata.write_h5ad(new := tmp_path / "new.h5ad")
+    adata_of({cell: cells[cell] for cell in said}).write_h5ad(new := tmp_path / "new.h5ad")
     # The engine of the evaluation: in another precision two labels that are as likely may change places.
     words = ("--model", str(whole_run.folder / "grpo"), "--out", str(tmp_path / "out.h5ad"), "--backend", "vllm")
     run = start(

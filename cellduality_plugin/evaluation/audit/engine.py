@@ -59,14 +59,16 @@ def checkpoint_players(
     ``"transformers"``, or the address of vLLM servers (:func:`served_policies`).
     """
     others = [DualSettings(temperature=at, max_new_tokens=settings.max_new_tokens) for at in (0.0, temperature)]
+    asked = [dual, *others]  # by dual, greedy and sampler
     if is_address(backend):
-        with served_policies(backend, model, settings, [dual, *others], seed) as (tokenizer, policies):
+        with served_policies(backend, model, settings, asked, seed) as (tokenizer, policies):
             yield Players.over(tokenizer, policies)
         return
     if backend == "transformers":
         local = LocalModel.load(model, max_model_len=settings.max_model_len, max_new_tokens=settings.max_new_tokens)
-        at = dual.temperature, 0.0, temperature
-        yield Players.over(local.tokenizer, (LocalPolicy(local, temperature=each, seed=seed) for each in at))
+        yield Players.over(
+            local.tokenizer, (LocalPolicy(local, temperature=how.temperature, seed=seed) for how in asked)
+        )
         return
     opener = partial(served_model, model, settings, seed=seed)
     with contextlib.ExitStack() as stack:
@@ -77,7 +79,7 @@ def checkpoint_players(
         else:
             served = stack.enter_context(opener())
             engine, tokenizer, limit = Stepped(served), served.tokenizer, served.limit
-        players = (EnginePolicy(engine, tokenizer, limit, how, seed) for how in (dual, *others))
+        players = (EnginePolicy(engine, tokenizer, limit, how, seed) for how in asked)
         yield Players.over(tokenizer, players, max(1, len(groups)))
 
 
