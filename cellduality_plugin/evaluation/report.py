@@ -47,7 +47,7 @@ def write_report(
     with needs_extra("eval"):
         import jinja2
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "page")
-    how = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    how: Any = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(loader=loader, autoescape=True, **how)
     filters = (results.marked, results.cut, written, section_title)
     environment.filters |= {each.__name__: each for each in filters}

@@ -212,7 +212,9 @@ def sentences(found: Sequence[Mapping[str, Any]], checkpoints: Sequence[str]) ->
         told: dict[str, list[str]] = {"better": [], "worse": []}
         for each in changed:
             values = f"{written(each['before']['value'])} to {written(each['after']['value'])}"
-            told.setdefault(each["verdict"], []).append(f"{each['section']} ({each['metric'].rpartition(' ')[0]} {values})")
+            told.setdefault(each["verdict"], []).append(
+                f"{each['section']} ({each['metric'].rpartition(' ')[0]} {values})"
+            )
         said.append(
             f"{last} is better than {checkpoints[-2]}, beyond the 95 % interval of the change, in "
             f"{len(told['better'])} of {len(changed)} headline metric{'s' if len(changed) > 1 else ''}"

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 
 from cellduality_plugin.cell_sentences import Cell
-from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
+from cellduality_plugin.evaluation.evaluate import evaluate
 from cellduality_plugin.evaluation.predictions import PredictionSettings
 from cellduality_plugin.evaluation.report import write_report
+from cellduality_plugin.evaluation.sections import EvaluationSettings
 from cellduality_plugin.parsing import join_response
 from cellduality_plugin.policies.sharded import Request
 from cellduality_plugin.tasks import TASKS

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from cellduality_plugin.cell_sentences import Cell
-from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
+from cellduality_plugin.evaluation.evaluate import evaluate
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings, predict
-from cellduality_plugin.evaluation.sections import Section, read_sections
+from cellduality_plugin.evaluation.sections import EvaluationSettings, Section, read_sections
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.parsing import join_response
 from cellduality_plugin.policies.sharded import Decoder, Request

@@ -11,9 +11,11 @@ import pytest
 from rich.console import Console
 
 from cellduality_plugin.evaluation.baselines import BASELINES, LOGISTIC, MAJORITY, PROFILES, TRANSFER
-from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
+from cellduality_plugin.evaluation.evaluate import evaluate
 from cellduality_plugin.evaluation.metrics import METRICS
 from cellduality_plugin.evaluation.predictions import PredictionSettings
+from cellduality_plugin.evaluation.sections import EvaluationSettings
+from cellduality_plugin.evaluation.tables import table
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from tests.evaluation.conftest import OF_TWO, open_expert, write_model
 from tests.refused import refused
@@ -127,7 +129,8 @@ def test_the_table_of_a_whole_run_cuts_no_number_on_a_small_screen() -> None:
     for name in ("base", "SFT", "GRPO", *BASELINES, "real cells"):
         of = "drug" if name in (LOGISTIC, TRANSFER, MAJORITY, PROFILES) else "pert" if name in AT_ONCE[3:] else "none"
         shown = {key: value for key, value in every.items() if name in AT_ONCE[:3] or key.startswith(of)}
-        columns[name] = {"metrics": {key: {"value": value, "better": "higher"} for key, value in shown.items()}}
+        found = {key: {"value": value, "better": "higher"} for key, value in shown.items()}
+        columns[name] = {"kind": "baseline" if name in BASELINES else "checkpoint", "metrics": found}
     text = printed({"split": "test", "settings": {"neighbours": [25]}, "columns": columns})
     assert "…" not in text
     assert text.count("-0.123") == text.count("0.0023") == 6

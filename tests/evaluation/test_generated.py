@@ -8,9 +8,11 @@ import pytest
 
 from cellduality_plugin.evaluation import generated
 from cellduality_plugin.evaluation.embedding import rank_profile
-from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
-from cellduality_plugin.evaluation.generated import REAL, TRAINING, Style, maps_of, point_rows, styles_of, tsne
+from cellduality_plugin.evaluation.evaluate import evaluate
+from cellduality_plugin.evaluation.generated import TRAINING, Style, maps_of, point_rows, styles_of, tsne
 from cellduality_plugin.evaluation.predictions import Prediction
+from cellduality_plugin.evaluation.sections import EvaluationSettings
+from cellduality_plugin.evaluation.tables import REAL
 from tests.refused import refused
 
 GENERATION, RESPONSE = "conditional_cell_generation", "perturbation_response_generation"

@@ -11,9 +11,10 @@ import pytest
 
 from cellduality_plugin.evaluation.confidence import confidence_metrics, reliability, risk_coverage, set_metrics
 from cellduality_plugin.evaluation.curves import chosen, divided, parse_log, read_curves
-from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
+from cellduality_plugin.evaluation.evaluate import evaluate
 from cellduality_plugin.evaluation.predictions import PredictionSettings
 from cellduality_plugin.evaluation.report import needed_to_repeat, questions_of, write_report
+from cellduality_plugin.evaluation.sections import EvaluationSettings
 from cellduality_plugin.tasks import TASKS
 from tests.browser.conftest import audited
 from tests.evaluation.conftest import open_expert, write_model

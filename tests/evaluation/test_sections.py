@@ -11,11 +11,17 @@ import numpy as np
 import pytest
 
 from cellduality_plugin.cell_sentences import Cell
-from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
+from cellduality_plugin.evaluation.evaluate import evaluate
 from cellduality_plugin.evaluation.metrics.given import read_cells
 from cellduality_plugin.evaluation.predictions import PredictionSettings
 from cellduality_plugin.evaluation.report import read_metrics, write_report
-from cellduality_plugin.evaluation.sections import COARSE_FILE, read_sections, read_shared_types, rows_by_section
+from cellduality_plugin.evaluation.sections import (
+    COARSE_FILE,
+    EvaluationSettings,
+    read_sections,
+    read_shared_types,
+    rows_by_section,
+)
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.tasks import TASKS, get_task
 from data_prep.rows import eval_rows

@@ -196,13 +196,14 @@ def hollow(
         if right:
             bar = median(p.similarity for p in right)
             what = f"it rebuilds at least what it does from half of the right labels (similarity {bar:.3f}), "
-            content = [(p, p.answer != p.gold, "content dual, wrong label") for p in right + wrong if p.similarity >= bar]
-            found[key] = what + "the label is wrong", content
+            agreed = [p for p in right + wrong if p.similarity >= bar]
+            told = [(p, p.answer != p.gold, "content dual, wrong label") for p in agreed]
+            found[key] = what + "the label is wrong", told
     what = f"it names the condition, the {neighbours} nearest real cells say that the cell is another"
     made = {(p.task, p.id, p.sample): p for own in answers.values() for p in own}
     for row in points:
-        p = made[row["section"].partition("@")[0], row["id"], row["sample"]]
-        if p.similarity == 1.0 and (other := row["nearest"]):
+        p = made.get((row["section"].partition("@")[0], row["id"], row["sample"])) if "id" in row else None
+        if p and p.similarity == 1.0 and (other := row["nearest"]):
             title = f"asked for {row['condition']}, nearest to {other}"
             found.setdefault(row["section"], (what, []))[1].append((p, row["condition"] != other, title))
     shown = []
