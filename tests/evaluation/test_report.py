@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from cellduality_plugin.evaluation.confidence import confidence_metrics, reliability, risk_coverage, set_metrics
-from cellduality_plugin.evaluation.curves import chosen, divided, parse_log, read_curves
+from cellduality_plugin.evaluation.curves import chosen, divided, read_curves
 from cellduality_plugin.evaluation.evaluate import evaluate
 from cellduality_plugin.evaluation.predictions import PredictionSettings
 from cellduality_plugin.evaluation.report import needed_to_repeat, questions_of, write_report
@@ -178,12 +178,13 @@ def test_event_files_become_curves(tmp_path: Path) -> None:
     assert read_curves(tmp_path / "tb") == {"reward": [(1, 0.25), (2, 0.5)], "eval/score": [(1, 0.25), (2, 0.5)]}
 
 
-def test_the_reward_comes_first_and_what_says_nothing_is_left_out() -> None:
-    finite = {name: points for name, points in parse_log(LOG.splitlines()).items() if name != "loss"}
+def test_the_reward_comes_first_and_what_says_nothing_is_left_out(tmp_path: Path) -> None:
+    (log := tmp_path / "log").write_text(f"{LOG}\nGlobal step 5: {{'reward': 0.9}}")
+    finite = {name: points for name, points in read_curves(log).items() if name != "loss"}
     assert list(chosen(finite)) == ["reward", "dual_similarity", "kl"]
     assert "score" not in chosen({"score": finite["reward"], **finite})
     assert list(chosen(finite, at_most=1)) == ["reward"]
-    assert parse_log([*LOG.splitlines(), "Global step 5: {'reward': 0.9}"])["reward"][-1] == (5, 0.9), "resumed"
+    assert finite["reward"][-1] == (5, 0.9), "resumed"
     means = {"dual_reward/t": [(1, 0.25), (2, 0.5)], "dual_share/t": [(1, 0.5), (2, 0.5)], "dual_groups": [(1, 1.0)]}
     assert divided(means) == {"dual_reward/t": [(1, 0.5), (2, 1.0)]}
 
