@@ -9,6 +9,7 @@ import pytest
 from cellduality_plugin.evaluation.predictions import (
     PROMPT_TOO_LONG,
     PredictionSettings,
+    counted,
     predict,
     predict_checkpoint,
     read_rows,
@@ -45,6 +46,20 @@ def test_labels_are_greedy_and_drawn_and_cells_are_drawn_with_seeds_of_their_own
         assert f"Type: {p.answer}" in request.prompt
         assert not set(p.unknown) & set(request.prompt.split()), "the dual sees the observed genes only"
     assert {p.reward for p in made if p.task == GENERATION} == {1}
+
+
+@pytest.mark.parametrize(
+    ("decode", "counts"),
+    [
+        ("headline", {(ANNOTATION, False): 30, (GENERATION, True): 60}),
+        ("greedy", {(ANNOTATION, False): 30, (GENERATION, False): 30}),
+        ("sampled", {(ANNOTATION, True): 60, (GENERATION, True): 60}),
+    ],
+)
+def test_answers_are_decoded_as_asked_for(decode, counts, examples, vocabulary, expert_decoder) -> None:
+    made = predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=2, decode=decode))
+    assert Counter((p.task, p.drawn) for p in made) == counts
+    assert counted(made) == made
 
 
 def test_the_dual_is_asked_once_a_row_with_the_true_answer(examples, vocabulary) -> None:
