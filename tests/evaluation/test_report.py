@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from cellduality_plugin.evaluation.report import needed_to_repeat, questions_of,
 from cellduality_plugin.evaluation.sections import EvaluationSettings
 from cellduality_plugin.tasks import TASKS
 from tests.browser.conftest import audited
-from tests.evaluation.conftest import open_expert, write_model
+from tests.evaluation.conftest import RuleDecoder, open_expert, write_model
 from tests.refused import refused
 
 LOG = "\n".join(
@@ -25,6 +26,7 @@ LOG = "\n".join(
     f"'dual_similarity': {step / 20}, 'actor_lr': 1e-06, 'timing/total': {step}.5, 'loss': nan}}"
     for step in range(1, 6)
 )
+SETTINGS = EvaluationSettings(PredictionSettings(samples=1), neighbours=(3,), components=3, resamples=10)
 VOID = {"meta", "br", "hr", "img", "input", "link", "wbr"}
 
 
@@ -47,8 +49,7 @@ def tags_of(text: str) -> tuple[list[str], dict[str, list[str]]]:
 def evaluated(one_source: Path, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("evaluated")
     models = dict.fromkeys(("SFT", "GRPO"), write_model(folder / "model"))
-    settings = EvaluationSettings(PredictionSettings(samples=1), neighbours=(3,), components=3, resamples=10)
-    evaluate(models, one_source, "test", folder / "run", settings, opener=open_expert)
+    evaluate(models, one_source, "test", folder / "run", SETTINGS, opener=open_expert)
     return folder / "run"
 
 
@@ -80,12 +81,14 @@ def text(evaluated: Path, tmp_path_factory) -> str:
     (folder / "empty").mkdir()
     own = "'dual_reward/cell_type_annotation': {}, 'dual_share/cell_type_annotation': 0.5, 'dual_truncated': 0.5"
     truth = ", 'dual_truth/cell_type_annotation': 0.25, 'dual_truth_share/cell_type_annotation': 0.5"
-    for name, more in {"with": truth, "without": ""}.items():
-        lines = [f"Global step {n}: {{{own.format(n / 20)}{more}}}" for n in range(1, 8)]
-        (folder / f"{name}.log").write_text("\n".join(lines))
-    (folder / "train.log").write_text(LOG)
-    curves = {"SFT": folder / "nowhere.log", "base": folder / "empty", "plain": folder / "train.log"}
-    curves |= {"with": folder / "with.log", "without": folder / "without.log"}
+    logs = {"plain": LOG} | {
+        name: "\n".join(f"Global step {n}: {{{own.format(n / 20)}{more}}}" for n in range(1, 8))
+        for name, more in {"with": truth, "without": ""}.items()
+    }
+    curves = {"SFT": folder / "nowhere.log", "base": folder / "empty"}
+    for name, lines in logs.items():
+        curves[name] = folder / f"{name}.log"
+        curves[name].write_text(lines)
     return write_report(run, folder / "report.html", curves, "A run", folder / "audit.json").read_text()
 
 
@@ -146,12 +149,11 @@ def test_the_prepared_folder_adds_the_questions_and_the_same_run_is_the_same_pag
     assert all(told in without for told in ("t-SNE (perplexity", "B cell, cytokine IFN-beta", "mean shift"))
 
 
-def test_a_run_without_readable_cells_still_has_a_report(
-    data: Path, model: Path, tmp_path: Path, opened, expert_decoder
-) -> None:
-    expert_decoder.rule = lambda request: "???"
-    settings = EvaluationSettings(PredictionSettings(samples=1), neighbours=(3,), resamples=10)
-    evaluate({"base": model}, data, "test", tmp_path / "run", settings, opener=opened)
+def test_a_run_without_readable_cells_still_has_a_report(data: Path, model: Path, tmp_path: Path) -> None:
+    def opener(model):
+        return nullcontext(RuleDecoder(lambda request: "???"))
+
+    evaluate({"base": model}, data, "test", tmp_path / "run", SETTINGS, opener=opener)
     text = write_report(tmp_path / "run", tmp_path / "report.html").read_text()
     assert "No checkpoint generated a cell that could be read." in text
     assert re.search(r"unknown_label</th><td>30</td>", text)
@@ -197,12 +199,10 @@ def metrics(run_of_two: Path):
 def test_the_questions_are_those_of_the_folder_that_was_evaluated(metrics, two_sources, tmp_path):
     assert list(questions_of(metrics, two_sources, TASKS)) == list(metrics["spaces"])
     other = shutil.copytree(two_sources, tmp_path / "other")
-    with (other / "cells.jsonl").open("a") as stream:
-        stream.write("\n")
-    for _ in ("changed", "gone"):
+    for spoil in (lambda path: path.write_text("{}"), Path.unlink):
+        spoil(other / "cells.jsonl")
         with refused("other-data"):
             questions_of(metrics, other, TASKS)
-        (other / "cells.jsonl").unlink(missing_ok=True)
 
 
 def test_commands_in_the_order_of_their_stages_seeds_rewards_and_hashes_are_told(metrics, tmp_path):
