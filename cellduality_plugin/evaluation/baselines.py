@@ -39,21 +39,18 @@ Space: TypeAlias = Callable[[Sequence[Cell]], Vector]
 def baselines(
     section: Section, vocabulary: Vocabulary, settings: PredictionSettings, profiles: Profiles | None
 ) -> dict[str, list[Prediction]]:
-    """Return the answers of every baseline to the rows of ``section``, by column: none where it writes no cells."""
-    if isinstance(section.pair.answer, OneOf):
-        return label_baselines(section, section.pair.answer.kind, vocabulary, profiles)
-    if section.writes_responses:
-        return response_baselines(section.rows, section.reference)
-    if section.writes_cells and any(section.reference.train.labelled):
-        return cell_baselines(section.reference.train, section.rows, vocabulary.genes, settings.samples, settings.seed)
-    return {}
+    """Return the answers of every baseline to the rows of ``section``, by column.
 
-
-def label_baselines(
-    section: Section, kind: str, vocabulary: Vocabulary, profiles: Profiles | None
-) -> dict[str, list[Prediction]]:
-    """Return the labels that each baseline gives the rows that show a cell, of which the true label is known."""
+    Of labels, to the rows that show a cell, of which the true label is known; none where it writes no cells.
+    """
     reference, train = section.reference, section.reference.train
+    if section.writes_responses:
+        return response_baselines(section.rows, reference)
+    if section.writes_cells and any(train.labelled):
+        return cell_baselines(train, section.rows, vocabulary.genes, settings.samples, settings.seed)
+    if not isinstance(section.pair.answer, OneOf):
+        return {}
+    kind = section.pair.answer.kind
     rows = {key: e for key, e in sorted(section.rows.items()) if isinstance(e.gold, str) and "cell" in e.inputs}
     shown = [tuple(e.inputs["cell"]) for e in rows.values()]
     answers = {

@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 from scipy.stats import t as student
 
@@ -22,7 +22,6 @@ GOAL = 0.5
 """The share of every gap that self-supervision is to close."""
 
 Role: TypeAlias = Literal["before", "reference", "arm", "oracle", "baseline", "real"]
-RIVALS = tuple(role for role in get_args(Role) if role != "real")
 Interval: TypeAlias = "tuple[float, float] | None"
 Runs: TypeAlias = Sequence[Mapping[str, Any]]
 """One ``metrics.json`` a seed."""
@@ -65,11 +64,10 @@ def row_label(key: str, better: str) -> str:
 def headline_of(key: str) -> int:
     """Return the place of a metric among the headlines of its task, from 1, which decides; 0 if it is none."""
     section, _, metric = key.rpartition("/")
-    pair, groups = TASKS.get(section.partition("@")[0]), list[Group](["labels", "cells"])
-    if pair is not None and isinstance(pair.answer, OneOf):
-        groups = ["labels"]
-    elif pair is not None:
-        groups = ["responses", "cells"] if "control" in pair.needs else ["cells"]
+    groups: tuple[Group, ...] = "labels", "cells"
+    if pair := TASKS.get(section.partition("@")[0]):
+        of_cells: tuple[Group, ...] = ("responses", "cells") if "control" in pair.needs else ("cells",)
+        groups = ("labels",) if isinstance(pair.answer, OneOf) else of_cells
     names = [each.headline for name in groups for each in group(name) if each.headline]
     return names.index(own) + 1 if (own := metric.removeprefix(SHARED)) in names else 0
 
@@ -121,7 +119,8 @@ def arms_of(row: Row) -> dict[str, Mapping[str, Any]]:
 
 def best_of(row: Row, *roles: Role) -> set[str]:
     """Return the columns of ``roles`` (by default all but real cells, the ceiling) with the best mean."""
-    rivals = {name: own for name, own in row["columns"].items() if own["values"] and own["role"] in (roles or RIVALS)}
+    known = {name: own for name, own in row["columns"].items() if own["values"] and own["role"] != "real"}
+    rivals = {name: own for name, own in known.items() if not roles or own["role"] in roles}
     top = (max if row["better"] == "higher" else min)((own["mean"] for own in rivals.values()), default=None)
     return {name for name, own in rivals.items() if own["mean"] == top}
 
