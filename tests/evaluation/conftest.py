@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -31,10 +32,9 @@ SHARED = ("R0", "R1", "R2")
 OWN = tuple(f"S{number}" for number in range(6))
 """Genes that follow them: two for each type."""
 CONTROL, PERTURBED = "control", "cytokine IFN-beta"
-OF_TWO = EvaluationSettings(
-    PredictionSettings(samples=2), neighbours=(5, 3), components=5, resamples=20, anndata=True, real_cells=True
-)
-"""How the expert is measured on both sources."""
+OF_ONE = EvaluationSettings(PredictionSettings(samples=2), neighbours=(5, 3, 100), components=5, resamples=50)
+OF_TWO = replace(OF_ONE, neighbours=(5, 3), resamples=20, anndata=True, real_cells=True)
+"""How the expert is measured on one source and on both."""
 PAIRS = {
     "made": ("cell_type_annotation", "conditional_cell_generation"),
     "kang": ("drug_exposure_prediction", "perturbation_response_generation"),
@@ -195,6 +195,16 @@ def write_model(folder: Path) -> Path:
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
     return write_model(tmp_path / "model")
+
+
+@pytest.fixture(scope="session")
+def run_of_one(one_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an evaluation of the expert under two names writes. Not to be changed."""
+    folder, command = tmp_path_factory.mktemp("run of one"), ["evaluate", "--twice"]
+    models = dict.fromkeys(("SFT", "GRPO"), write_model(folder / "model"))
+    found = evaluate(models, one_source, "test", folder / "out", OF_ONE, opener=open_expert, command=command)
+    assert json.loads((folder / "out" / "metrics.json").read_text()) == json.loads(json.dumps(found))
+    return folder / "out"
 
 
 @pytest.fixture(scope="session")

@@ -14,31 +14,19 @@ from cellduality_plugin.evaluation.baselines import BASELINES, CLASS_MEAN, RESAM
 from cellduality_plugin.evaluation.evaluate import evaluate
 from cellduality_plugin.evaluation.metrics import METRICS
 from cellduality_plugin.evaluation.predictions import PredictionSettings
-from cellduality_plugin.evaluation.sections import EvaluationSettings
 from cellduality_plugin.evaluation.tables import table
-from tests.evaluation.conftest import OF_TWO, open_expert, write_model
+from tests.evaluation.conftest import OF_ONE, OF_TWO, open_expert
 from tests.refused import refused
 
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
 RESPONSE = "perturbation_response_generation"
 AT_ONCE = ("base", "SFT", "GRPO", "no change", "mean shift", "real cells")
 """The columns of a table of responses."""
-SETTINGS = EvaluationSettings(PredictionSettings(samples=2), neighbours=(5, 3, 100), components=5, resamples=50)
-
-
-@pytest.fixture(scope="module")
-def run(one_source: Path, tmp_path_factory) -> Path:
-    """What an evaluation of the expert under two names writes. Not to be changed."""
-    folder, command = tmp_path_factory.mktemp("twice"), ["evaluate", "--twice"]
-    models = dict.fromkeys(("SFT", "GRPO"), write_model(folder / "model"))
-    found = evaluate(models, one_source, "test", folder / "run", SETTINGS, opener=open_expert, command=command)
-    assert json.loads((folder / "run" / "metrics.json").read_text()) == json.loads(json.dumps(found))
-    return folder / "run"
 
 
 @pytest.fixture
-def metrics(run: Path):
-    return json.loads((run / "metrics.json").read_text())
+def metrics(run_of_one: Path):
+    return json.loads((run_of_one / "metrics.json").read_text())
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -135,9 +123,9 @@ def test_names_that_cannot_be_columns_are_refused_and_nothing_is_written_when_a_
 ) -> None:
     for name in ("real cells", "majority", "a/b", "", ".hidden"):
         with refused("wrong-name"):
-            evaluate({name: model}, data, "test", tmp_path / "run", SETTINGS)
+            evaluate({name: model}, data, "test", tmp_path / "run", OF_ONE)
     with refused("no-checkpoint"):
-        evaluate({"SFT": tmp_path / "nowhere"}, data, "test", tmp_path / "run", SETTINGS)
+        evaluate({"SFT": tmp_path / "nowhere"}, data, "test", tmp_path / "run", OF_ONE)
     assert not (tmp_path / "run").exists()
 
 
@@ -162,7 +150,7 @@ def test_an_evaluation_that_was_stopped_goes_on_and_writes_the_same_bytes(
     one_source: Path, model: Path, tmp_path: Path, opened, expert_decoder
 ) -> None:
     asking = PredictionSettings(samples=2, batch=25)
-    settings = replace(SETTINGS, prediction=asking, resamples=10, anndata=True, real_cells=True)
+    settings = replace(OF_ONE, prediction=asking, resamples=10, anndata=True, real_cells=True)
 
     class Mortal:
         batches = 9

@@ -13,12 +13,10 @@ import pytest
 from cellduality_plugin.evaluation.confidence import confidence_metrics, reliability, risk_coverage, set_metrics
 from cellduality_plugin.evaluation.curves import chosen, divided, read_curves
 from cellduality_plugin.evaluation.evaluate import evaluate
-from cellduality_plugin.evaluation.predictions import PredictionSettings
 from cellduality_plugin.evaluation.report import needed_to_repeat, questions_of, write_report
-from cellduality_plugin.evaluation.sections import EvaluationSettings
 from cellduality_plugin.tasks import TASKS
 from tests.browser.conftest import audited
-from tests.evaluation.conftest import RuleDecoder, open_expert, write_model
+from tests.evaluation.conftest import OF_ONE, RuleDecoder
 from tests.refused import refused
 
 LOG = "\n".join(
@@ -26,7 +24,6 @@ LOG = "\n".join(
     f"'dual_similarity': {step / 20}, 'actor_lr': 1e-06, 'timing/total': {step}.5, 'loss': nan}}"
     for step in range(1, 6)
 )
-SETTINGS = EvaluationSettings(PredictionSettings(samples=1), neighbours=(3,), components=3, resamples=10)
 VOID = {"meta", "br", "hr", "img", "input", "link", "wbr"}
 
 
@@ -45,17 +42,9 @@ def tags_of(text: str) -> tuple[list[str], dict[str, list[str]]]:
     return tags, values
 
 
-@pytest.fixture(scope="module")
-def evaluated(one_source: Path, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("evaluated")
-    models = dict.fromkeys(("SFT", "GRPO"), write_model(folder / "model"))
-    evaluate(models, one_source, "test", folder / "run", SETTINGS, opener=open_expert)
-    return folder / "run"
-
-
 @pytest.fixture
-def run(evaluated: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(evaluated, tmp_path / "run"))
+def run(run_of_one: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run_of_one, tmp_path / "run"))
 
 
 def confidence() -> dict:
@@ -71,10 +60,10 @@ def confidence() -> dict:
 
 
 @pytest.fixture(scope="module")
-def text(evaluated: Path, tmp_path_factory) -> str:
+def text(run_of_one: Path, tmp_path_factory) -> str:
     """The page of a run with everything there may be: an audit with a choice, confidence, curves, ground truth."""
     folder = tmp_path_factory.mktemp("whole")
-    run = Path(shutil.copytree(evaluated, folder / "run"))
+    run = Path(shutil.copytree(run_of_one, folder / "run"))
     (run / "confidence.json").write_text(json.dumps(confidence()))
     choice = {"conditional_cell_generation": {"reward": "", "contender": None, "why": "none <agrees>"}}
     audited(folder / "audit.json", choice=choice)
@@ -92,7 +81,7 @@ def text(evaluated: Path, tmp_path_factory) -> str:
     return write_report(run, folder / "report.html", curves, "A run", folder / "audit.json").read_text()
 
 
-def test_the_page_is_well_formed_loads_nothing_and_tells_what_was_found(evaluated: Path, text: str) -> None:
+def test_the_page_is_well_formed_loads_nothing_and_tells_what_was_found(run_of_one: Path, text: str) -> None:
     tags, values = tags_of(text)
     loads = [load for name in ("src", "href", "xlink:href", "action", "poster") for load in values.get(name, ())]
     assert all(load.startswith(("#", "data:")) for load in loads)
@@ -104,7 +93,7 @@ def test_the_page_is_well_formed_loads_nothing_and_tells_what_was_found(evaluate
     assert re.findall(r'<h2 id="(\w+)"', text) == re.findall(r'<li><a href="#(\w+)"', text)
     assert "GRPO is better than SFT" in text
     assert re.search("o baseline beats every checkpoint in any of|A baseline beats every checkpoint in", text)
-    metrics = json.loads((evaluated / "metrics.json").read_text())
+    metrics = json.loads((run_of_one / "metrics.json").read_text())
     assert all(space in text for space in metrics["spaces"].values())
     assert metrics["provenance"]["models"]["SFT"]["model"] in text
     assert text.count("<b>best reward") == text.count("<b>worst reward") == 2
@@ -153,7 +142,7 @@ def test_a_run_without_readable_cells_still_has_a_report(data: Path, model: Path
     def opener(model):
         return nullcontext(RuleDecoder(lambda request: "???"))
 
-    evaluate({"base": model}, data, "test", tmp_path / "run", SETTINGS, opener=opener)
+    evaluate({"base": model}, data, "test", tmp_path / "run", OF_ONE, opener=opener)
     text = write_report(tmp_path / "run", tmp_path / "report.html").read_text()
     assert "No checkpoint generated a cell that could be read." in text
     assert re.search(r"unknown_label</th><td>30</td>", text)
