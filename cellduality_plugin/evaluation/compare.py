@@ -16,17 +16,13 @@ from cellduality_plugin.evaluation.tables import ordered_keys, section_title, si
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import TASKS
 
-LEVEL = 0.95
-"""Of every confidence interval over seeds."""
-GOAL = 0.5
-"""The share of every gap that self-supervision is to close."""
+LEVEL = 0.95  # of every confidence interval over seeds
+GOAL = 0.5  # the share of every gap that self-supervision is to close
 
 Role: TypeAlias = Literal["before", "reference", "arm", "oracle", "baseline", "real"]
 Interval: TypeAlias = "tuple[float, float] | None"
-Runs: TypeAlias = Sequence[Mapping[str, Any]]
-"""One ``metrics.json`` a seed."""
-Row: TypeAlias = Mapping[str, Any]
-"""One metric as ``arms.json`` holds it, see :func:`compare`."""
+Runs: TypeAlias = Sequence[Mapping[str, Any]]  # one ``metrics.json`` a seed
+Row: TypeAlias = Mapping[str, Any]  # one metric as ``arms.json`` holds it, see :func:`compare`
 
 
 @dataclass(frozen=True)

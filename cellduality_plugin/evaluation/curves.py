@@ -17,8 +17,7 @@ from cellduality_plugin.evaluation.plots import save_figure2
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import TASKS, DualTask
 
-Curves: TypeAlias = dict[str, list[tuple[int, float]]]
-"""By name of the quantity: (step, value), steps ascending, one value a step."""
+Curves: TypeAlias = dict[str, list[tuple[int, float]]]  # by name: (step, value), steps ascending, one value a step
 
 REWARD, TRUTH = "dual_reward", "dual_truth"
 FORMATS = (".svg", ".png", ".pdf")

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
 PCA_SPACE = "pca"
 CLASS_TOKEN = "<cls>"
-BINS = 51
-"""Bins of expression values; the first is that of genes that are not expressed, which cell sentences do not hold."""
+BINS = 51  # of expression values, the first of genes that are not expressed, which cell sentences do not hold
 _BATCH = 32
 _MOST_TOKENS, _LARGEST_VALUE = 1200, 512
 _FLASH = re.compile(r"self_attn\.(_impl\.)?Wqkv\.")

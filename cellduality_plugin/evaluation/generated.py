@@ -30,10 +30,8 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from pandas import DataFrame
 
-TRAINING = "training cells"
-"""The column of real cells of the training split, to which maps are fitted, too."""
-RANK = "rank"
-"""The layer of ranks: 1 for the gene that comes first, 0 for genes that a cell does not list."""
+TRAINING = "training cells"  # the column of real cells of the training split, to which maps are fitted, too
+RANK = "rank"  # the layer of ranks: 1 for the gene that comes first, 0 for genes that a cell does not list
 RANK_IS = "1 for the first gene of a cell sentence; 0 for genes that are not listed"
 
 

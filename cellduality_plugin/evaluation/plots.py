@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from cellduality_plugin.evaluation.curves import Panel
     from cellduality_plugin.evaluation.generated import Style
 
-Plane: TypeAlias = NDArray[np.float64]
-"""Points x two dimensions."""
+Plane: TypeAlias = NDArray[np.float64]  # points x two dimensions
 
 INK, MUTED, LINE = "#1b1f24", "#57606a", "#d0d7de"
 PALETTE = ("#2a45a8", "#a33c18", "#3d9a67", "#a08a12", "#3b95c5", "#96206c")
@@ -47,8 +46,7 @@ _METADATA: dict[str, dict[str, None]] = {
 }
 """What would make two files of the same numbers differ."""
 
-_WIDTH, _HEIGHT = 3.6, 2.3
-"""Of a small plot, in inches: on a page of 400 pixels its letters are still 12 pixels high."""
+_WIDTH, _HEIGHT = 3.6, 2.3  # of a small plot, in inches: on a page of 400 pixels its letters are still 12 pixels high
 
 
 @contextmanager

@@ -29,8 +29,7 @@ PROMPT_TOO_LONG = "prompt_too_long"
 
 Decode: TypeAlias = Literal["both", "headline", "greedy", "sampled"]
 
-Rows: TypeAlias = Mapping[tuple[str, str], Example]
-"""The examples of an evaluation file, by (task, row id)."""
+Rows: TypeAlias = Mapping[tuple[str, str], Example]  # the examples of an evaluation file, by (task, row id)
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,9 @@ from cellduality_plugin.parsing import Genes, OneOf
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
-OOD = "ood"
-"""The split of the kinds of cells that are held out of all others."""
-COARSE_FILE = "coarse_types.json"
-"""Beside the rows, if an external set is among them: the shared type of every label that has one."""
-GROUPS: tuple[str, ...] = ("cell_type", "cell_line")
-"""The columns that may hold the kind of a cell: screens of cell lines have no types."""
+OOD = "ood"  # the split of the kinds of cells that are held out of all others
+COARSE_FILE = "coarse_types.json"  # beside the rows of an external set: the shared type of every label that has one
+GROUPS: tuple[str, ...] = ("cell_type", "cell_line")  # of the kind of a cell: screens of lines have no types
 
 _PREPARE = "prepare the data again (cellduality data prepare)"
 

@@ -14,10 +14,8 @@ from rich.text import Text
 
 from cellduality_plugin.evaluation.metrics.registry import ARROWS, BY_CONSTRUCTION, place, sums_up, titled
 
-Cells: TypeAlias = Mapping[str, Mapping[str, Any]]
-"""One metric of every column that has it."""
-REAL = "real cells"
-"""The column of real cells, the ceiling."""
+Cells: TypeAlias = Mapping[str, Mapping[str, Any]]  # one metric of every column that has it
+REAL = "real cells"  # the column of real cells, the ceiling
 
 
 def section_title(key: str) -> str:

@@ -17,8 +17,7 @@ from cellduality_plugin.evaluation.predictions import Prediction, counted
 if TYPE_CHECKING:
     from cellduality_plugin.evaluation.sections import Section
 
-Both: TypeAlias = tuple[Sequence[str], Sequence[str]]
-"""Gold labels and answers; an answer that could not be read is an empty string."""
+Both: TypeAlias = tuple[Sequence[str], Sequence[str]]  # gold labels, and answers: empty if they could not be read
 
 
 @metric(

@@ -23,10 +23,8 @@ PREFIXES: Mapping[Group, Mapping[str, str]] = {
     "dual": {"": "{}"},
 }
 """What the names of a group's metrics begin with, each being measured so often, and titles; in the order of tables."""
-SHARED = "coarse_"
-"""What the names of label metrics begin with where labels are compared by shared types."""
-BY_CONSTRUCTION = "by construction"
-"""The note of a value that is no merit of its column: real genes, each once, are always valid."""
+SHARED = "coarse_"  # what the names of label metrics begin with where labels are compared by shared types
+BY_CONSTRUCTION = "by construction"  # the note of a value that is no merit: real genes, each once, are always valid
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,7 @@ class Metric:
         return replace(found, better=self.better, best=best, bounds=self.bounds, estimator=estimator)
 
 
-METRICS: dict[str, Metric] = {}
-"""Every metric by its key, in the order in which tables show them."""
+METRICS: dict[str, Metric] = {}  # every metric by its key, in the order in which tables show them
 
 
 def metric(key: str, title: str, better: Better, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -25,10 +25,8 @@ CAUSES = {
     PROMPT_TOO_LONG: "the question is longer than the context",
 }
 
-Questions: TypeAlias = Mapping[str, Rows]
-"""Rows by the key of their section; empty where the prepared folder was not given."""
-Answers: TypeAlias = Mapping[str, Sequence[Prediction]]
-"""The answers of one checkpoint by the key of their section."""
+Questions: TypeAlias = Mapping[str, Rows]  # by section; empty where the prepared folder was not given
+Answers: TypeAlias = Mapping[str, Sequence[Prediction]]  # the answers of one checkpoint by the key of their section
 
 
 def section_tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
