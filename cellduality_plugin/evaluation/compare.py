@@ -98,7 +98,16 @@ def compare(runs: Runs, reference: str = "SFT", oracle: str = "oracle") -> list[
     ``share`` and ``share_interval`` of the oracle's gain (:func:`share_of`; None without); ``outcome`` and ``verdict``.
     """
     check_runs(runs)
-    roles, rows = _roles(runs[0]["columns"], reference, oracle), []
+    columns, rows = runs[0]["columns"], list[Row]()
+    checkpoints = [name for name, column in columns.items() if column["kind"] == "checkpoint"]
+    for flag, name in (("--reference", reference), ("--oracle", oracle)):
+        if name not in checkpoints and (name or flag == "--reference"):
+            hint = f"choose among {', '.join(checkpoints)}" + (", or '' without one" if flag == "--oracle" else "")
+            raise CellDualityError(f"no checkpoint {name!r}", code="unknown-column", where=flag, hint=hint)
+    first = checkpoints.index(reference)
+    roles: dict[str, Role] = {name: "arm" if place > first else "before" for place, name in enumerate(checkpoints)}
+    roles |= {oracle: "oracle", reference: "reference"}
+    roles = {name: roles.get(name, column["kind"]) for name, column in columns.items()}
     for key in ordered_keys(runs[0]):
         values = {name: values_of(runs, key, name) for name in roles}
         better = {run["columns"][reference]["metrics"].get(key, {}).get("better") for run in runs}
@@ -119,18 +128,6 @@ def best_of(row: Row, *roles: Role) -> set[str]:
     rivals = {name: own for name, own in known.items() if not roles or own["role"] in roles}
     top = (max if row["better"] == "higher" else min)((own["mean"] for own in rivals.values()), default=None)
     return {name for name, own in rivals.items() if own["mean"] == top}
-
-
-def _roles(columns: Mapping[str, Mapping[str, Any]], reference: str, oracle: str) -> dict[str, Role]:
-    checkpoints = [name for name, column in columns.items() if column["kind"] == "checkpoint"]
-    for flag, name in (("--reference", reference), ("--oracle", oracle)):
-        if name not in checkpoints and (name or flag == "--reference"):
-            hint = f"choose among {', '.join(checkpoints)}" + (", or '' without one" if flag == "--oracle" else "")
-            raise CellDualityError(f"no checkpoint {name!r}", code="unknown-column", where=flag, hint=hint)
-    first = checkpoints.index(reference)
-    roles: dict[str, Role] = {name: "arm" if place > first else "before" for place, name in enumerate(checkpoints)}
-    roles |= {oracle: "oracle", reference: "reference"}
-    return {name: roles.get(name, column["kind"]) for name, column in columns.items()}
 
 
 def _row(

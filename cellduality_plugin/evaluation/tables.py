@@ -85,28 +85,22 @@ def table(metrics: Mapping[str, Any]) -> Group:
         metric = tasks.setdefault(task, {}).setdefault(name, [(name, {})] if part else [])
         metric.append((label if part else name, cells))
     legend = f"{metrics['split']} split: ↑ higher is better, ↓ lower, ≈ as real cells; * best but for real cells\n"
-    shown = (_task_table(task, [row for own in rows.values() for row in own], metrics) for task, rows in tasks.items())
-    return Group(
-        Text(legend, style="dim"),
-        *(Padding(each, (0, 0, 1, 0)) for each in shown),
-        Text(wins_line(metrics), style="dim"),
-    )
-
-
-def _task_table(task: str, rows: Sequence[tuple[str, Cells]], metrics: Mapping[str, Any]) -> Table:
-    measured = [column for column in metrics["columns"] if any(column in cells for _, cells in rows)]
-    heading = Text(section_title(task), style="bold")
-    shown = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    shown.add_column("metric", no_wrap=True)  # three checkpoints with all baselines fit into 80 characters
-    for name in measured:
-        shown.add_column(name.replace(" ", "\n"), justify="right")
-    for name, cells in rows:
-        best, marked = best_columns(cells), []
-        for column in measured if cells else ():
-            value = written(cells.get(column, {}).get("value"))  # the best has a star, too, for files know no bold
-            marked.append(Text(f"{value}*", style="bold") if column in best else Text(f"{value}\u00a0"))
-        shown.add_row(name, *marked)
-    return shown
+    parts: list[Text | Padding] = [Text(legend, style="dim")]
+    for task, named in tasks.items():
+        rows, heading = [row for own in named.values() for row in own], Text(section_title(task), style="bold")
+        measured = [column for column in metrics["columns"] if any(column in cells for _, cells in rows)]
+        shown = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+        shown.add_column("metric", no_wrap=True)  # three checkpoints with all baselines fit into 80 characters
+        for column in measured:
+            shown.add_column(column.replace(" ", "\n"), justify="right")
+        for name, cells in rows:
+            best, marked = best_columns(cells), []
+            for column in measured if cells else ():
+                value = written(cells.get(column, {}).get("value"))  # the best has a star, too, for files know no bold
+                marked.append(Text(f"{value}*", style="bold") if column in best else Text(f"{value}\u00a0"))
+            shown.add_row(name, *marked)
+        parts.append(Padding(shown, (0, 0, 1, 0)))
+    return Group(*parts, Text(wins_line(metrics), style="dim"))
 
 
 def columns_of(metrics: Mapping[str, Any], kind: str) -> list[str]:
