@@ -138,14 +138,6 @@ def test_genes_that_scgpt_does_not_know_are_left_out_and_counted(scgpt: Path) ->
     assert np.isfinite(space([("G11",)])).all()
 
 
-def test_values_are_binned_as_scgpt_bins_what_has_no_ties() -> None:
-    assert embedding.value_bins(1).tolist() == [50]
-    for found in map(embedding.value_bins, (2, 50, 300)):
-        assert (found[0], found[-1], (np.diff(found) <= 0).all()) == (50, 1, True)
-    _, sizes = np.unique(embedding.value_bins(500), return_counts=True)
-    assert sizes.max() - sizes.min() <= 10  # quantiles: equally many genes in each bin
-
-
 @pytest.mark.parametrize(
     ("file", "content"),
     [

@@ -118,9 +118,7 @@ def test_the_table_has_headlines_first_and_of_a_whole_run_cuts_no_number_on_a_sm
         assert name in text
 
 
-def test_names_that_cannot_be_columns_are_refused_and_nothing_is_written_when_a_model_fails(
-    data: Path, model: Path, tmp_path: Path
-) -> None:
+def test_names_that_cannot_be_columns_are_refused_and_nothing_is_written_when_a_model_fails(data, model, tmp_path):
     for name in ("real cells", "majority", "a/b", "", ".hidden"):
         with refused("wrong-name"):
             evaluate({name: model}, data, "test", tmp_path / "run", OF_ONE)
@@ -129,9 +127,7 @@ def test_names_that_cannot_be_columns_are_refused_and_nothing_is_written_when_a_
     assert not (tmp_path / "run").exists()
 
 
-def test_the_order_of_rows_changes_nothing_that_is_written(
-    two_sources: Path, run_of_two: Path, model: Path, tmp_path: Path
-) -> None:
+def test_the_order_of_rows_changes_nothing_that_is_written(two_sources, run_of_two, model, tmp_path):
     shuffled = Path(shutil.copytree(two_sources, tmp_path / "data"))
     for path in shuffled.glob("eval_*.jsonl"):
         lines = path.read_text().splitlines(keepends=True)
@@ -146,9 +142,7 @@ def test_the_order_of_rows_changes_nothing_that_is_written(
     assert str(tmp_path) not in json.dumps(other), "what was measured does not say where"
 
 
-def test_an_evaluation_that_was_stopped_goes_on_and_writes_the_same_bytes(
-    one_source: Path, model: Path, tmp_path: Path, opened, expert_decoder
-) -> None:
+def test_what_was_stopped_goes_on_with_the_same_bytes(one_source, model, tmp_path, opened, expert_decoder):
     asking = PredictionSettings(samples=2, batch=25)
     settings = replace(OF_ONE, prediction=asking, resamples=10, anndata=True, real_cells=True)
 

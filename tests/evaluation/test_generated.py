@@ -68,9 +68,7 @@ def test_real_cells_and_what_could_not_be_read_may_stand_beside_them(write, sect
         assert (own["row"].tolist(), own["condition"].tolist()) == (list(cells.ids), list(cells.names))
 
 
-def test_without_the_package_it_is_told_before_anything_is_asked(
-    data: Path, model: Path, tmp_path: Path, opened, expert_decoder, monkeypatch
-) -> None:
+def test_without_the_package_it_is_told_before_any_question(data, model, tmp_path, opened, expert_decoder, monkeypatch):
     monkeypatch.setattr(generated.importlib.util, "find_spec", lambda name: None)
     with refused("not-installed"):
         evaluate({"SFT": model}, data, "test", tmp_path / "run", EvaluationSettings(anndata=True), opener=opened)

@@ -26,9 +26,7 @@ def examples(data):
     return read_rows(data / "eval_test.jsonl")
 
 
-def test_labels_are_greedy_and_drawn_and_cells_are_drawn_with_seeds_of_their_own(
-    examples, data, vocabulary, expert_decoder
-) -> None:
+def test_labels_are_greedy_and_drawn_and_cells_drawn_each_with_a_seed(examples, data, vocabulary, expert_decoder):
     made = predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=3))
     counts = Counter((p.task, p.drawn) for p in made)
     assert counts == {(ANNOTATION, False): 30, (ANNOTATION, True): 90, (GENERATION, True): 90}
@@ -98,9 +96,7 @@ def test_what_cannot_be_read_or_asked_is_data_and_without_gold_there_is_no_truth
     assert {(p.truth_similarity, p.truth_rebuilt, p.truth_dual_failure) for p in made} == {(None, None, "")}
 
 
-def test_a_finished_file_is_read_and_anything_else_made_anew(
-    examples, vocabulary, model: Path, tmp_path: Path, opened, expert_decoder
-) -> None:
+def test_a_finished_file_is_read_and_others_made_anew(examples, vocabulary, model, tmp_path, opened, expert_decoder):
     out = tmp_path / "run" / "model.jsonl"
 
     made: list = []

@@ -126,9 +126,7 @@ def test_what_was_not_given_is_not_on_the_page_and_markup_in_model_output_stays_
     assert len(bare) < 300_000
 
 
-def test_the_prepared_folder_adds_the_questions_and_the_same_run_is_the_same_page(
-    run_of_two: Path, two_sources: Path, tmp_path: Path
-) -> None:
+def test_the_prepared_folder_adds_the_questions_and_the_same_run_is_the_same_page(run_of_two, two_sources, tmp_path):
     pages = [write_report(run_of_two, tmp_path / name, data=two_sources).read_text() for name in "ab"]
     without = write_report(run_of_two, tmp_path / "c").read_text()
     assert pages[0] == pages[1]

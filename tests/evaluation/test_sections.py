@@ -59,9 +59,7 @@ def test_sections_are_by_task_held_out_kinds_last_and_know_what_their_answers_ar
     ]  # fmt: skip
 
 
-def test_a_reference_holds_cells_of_the_sets_its_rows_are_about_and_no_split_is_its_own_floor(
-    two_sources: Path, read, sections
-) -> None:
+def test_a_reference_holds_cells_of_the_sets_of_its_rows_and_no_split_is_its_own_floor(two_sources, read, sections):
     split_of = {row["id"]: row["split"] for row in read_jsonl(two_sources / "cells.jsonl")}
     validation = read(two_sources, "validation")
     for split, floor, found in (("test", "validation", sections), ("validation", "test", validation)):
@@ -80,9 +78,7 @@ def test_a_reference_holds_cells_of_the_sets_its_rows_are_about_and_no_split_is_
     assert one is other, "one set of training cells, one space"
 
 
-def test_cell_lines_stand_in_for_types_and_a_screen_of_one_kind_needs_neither(
-    two_sources: Path, sections, tmp_path: Path, read
-) -> None:
+def test_cell_lines_stand_in_for_types_and_a_screen_of_one_kind_needs_neither(two_sources, sections, tmp_path, read):
     folder = Path(shutil.copytree(two_sources, tmp_path / "lines"))
     rows, named = list(read_jsonl(folder / "cells.jsonl")), sections[RESPONSE].reference.held_out.names
     for row in rows:
