@@ -113,10 +113,15 @@ def test_cells_without_a_label_or_state_are_left_out_and_rows_without_a_field_re
     assert error.value.where == f"{path}:1"
 
 
-def test_a_limit_is_one_of_rows_of_every_section(two_sources: Path, data: Path) -> None:
+def test_every_set_of_several_is_a_section_and_a_limit_is_one_of_rows_of_each(two_sources: Path, data: Path) -> None:
     whole, cut = (rows_by_section(two_sources, "test", TASKS, limit) for limit in (None, 5))
     assert {key: list(rows) for key, rows in cut.items()} == {key: list(rows)[:5] for key, rows in whole.items()}
-    (data / "eval_test.jsonl").write_text("")
+    path = data / "eval_test.jsonl"
+    path.write_text(path.read_text().replace("made/13", "other/13"))
+    sets = [f"{task}@{name}" for task in (ANNOTATION, GENERATION) for name in ("made", "other")]
+    found = {key: len(rows) for key, rows in rows_by_section(data, "test", TASKS).items()}
+    assert list(found.items()) == [(ANNOTATION, 30), (GENERATION, 30), *zip(sets, [20, 10] * 2, strict=True)]
+    path.write_text("")
     with refused("no-rows"):
         rows_by_section(data, "test", TASKS)
 
