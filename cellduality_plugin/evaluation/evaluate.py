@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +16,8 @@ from typing import Any, Literal
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation import generated
 from cellduality_plugin.evaluation.baselines import BASELINES, baselines
-from cellduality_plugin.evaluation.generated import point_rows
+from cellduality_plugin.evaluation.generated import point_rows, write_generated
 from cellduality_plugin.evaluation.metrics import cells, labels, responses
 from cellduality_plugin.evaluation.metrics.given import Cells
 from cellduality_plugin.evaluation.metrics.registry import BY_CONSTRUCTION, Measurement, load_metric
@@ -68,8 +68,9 @@ def evaluate(
         if name in (REAL, *BASELINES) or not name or name != Path(name).name or name.startswith("."):
             what, hint = f"{name!r} cannot name a checkpoint", "use a word such as base, SFT or GRPO"
             raise CellDualityError(what, code="wrong-name", where="--model", hint=hint)
-    if settings.anndata:
-        generated.can_write()
+    if settings.anndata and importlib.util.find_spec("anndata") is None:  # before minutes are spent on answers
+        hint = "in the folder of CellDuality: pip install '.[prep]', or pass --no-anndata"
+        raise CellDualityError("anndata is not installed", code="not-installed", where="--anndata", hint=hint)
     for path in settings.metrics:
         load_metric(path)
     vocabulary = Vocabulary.load(data / "vocabulary.json")
@@ -83,7 +84,7 @@ def evaluate(
         predictions[name], made_from[name] = made, {"folder": str(model), **origin}
         if settings.anndata:
             cells_file = file.with_suffix(".h5ad")
-            generated.write_generated(cells_file, made, sections, vocabulary, origin, settings.real_cells)
+            write_generated(cells_file, made, sections, vocabulary, origin, settings.real_cells)
     content = {
         "format": FORMAT,
         "version": VERSION,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import re
@@ -15,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.distances import nearest_labels
 from cellduality_plugin.evaluation.embedding import cell_matrix, profile_name, rank_profile
 from cellduality_plugin.evaluation.plots import MARKERS, PALETTE, plot_cells
@@ -33,13 +31,6 @@ if TYPE_CHECKING:
 TRAINING = "training cells"  # the column of real cells of the training split, to which maps are fitted, too
 RANK = "rank"  # the layer of ranks: 1 for the gene that comes first, 0 for genes that a cell does not list
 RANK_IS = "1 for the first gene of a cell sentence; 0 for genes that are not listed"
-
-
-def can_write() -> None:
-    """Refuse to go on without the package that writes AnnData: asked before minutes are spent on answers."""
-    if importlib.util.find_spec("anndata") is None:
-        hint = "in the folder of CellDuality: pip install '.[prep]', or pass --no-anndata"
-        raise CellDualityError("anndata is not installed", code="not-installed", where="--anndata", hint=hint)
 
 
 def write_generated(

@@ -215,12 +215,10 @@ def _made_from(
     return {**origin, **made_with, "settings": asdict(settings)}
 
 
-_MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
-
-
 def model_hash(model: Path) -> str:
     """Return the :func:`file_hash` of weights, configuration and tokenizer; a CellDualityError if there are none."""
-    files = sorted(path for path in model.glob("*") if path.suffix in _MODEL_FILES and path.is_file())
+    kinds = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
+    files = sorted(path for path in model.glob("*") if path.suffix in kinds and path.is_file())
     if not files:
         hint = "give a Hugging Face folder"
         raise CellDualityError("no checkpoint", code="no-checkpoint", where=str(model), hint=hint)

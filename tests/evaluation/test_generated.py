@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def test_real_cells_and_what_could_not_be_read_may_stand_beside_them(write, sect
 
 
 def test_without_the_package_it_is_told_before_any_question(data, model, tmp_path, opened, expert_decoder, monkeypatch):
-    monkeypatch.setattr(generated.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with refused("not-installed"):
         evaluate({"SFT": model}, data, "test", tmp_path / "run", EvaluationSettings(anndata=True), opener=opened)
     assert expert_decoder.asked == []
