@@ -16,8 +16,10 @@ from rich.console import Console
 
 import cellduality_plugin
 from cellduality_plugin.config import Config
-from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
+from cellduality_plugin.evaluation.evaluate import evaluate
 from cellduality_plugin.evaluation.predictions import PredictionSettings
+from cellduality_plugin.evaluation.sections import EvaluationSettings
+from cellduality_plugin.evaluation.tables import table
 from cellduality_plugin.files import read_jsonl
 from tests.commands.conftest import invoke
 from tests.data_prep.conftest import toy_cells

@@ -49,8 +49,10 @@ def evaluate_checkpoints(
     Example: `cellduality evaluate --model SFT=sft --model GRPO=grpo --data data --split validation --out validation`
     """
     from cellduality_plugin.config import Config
-    from cellduality_plugin.evaluation.evaluate import EvaluationSettings, Split, evaluate, predict_at_once, table
+    from cellduality_plugin.evaluation.evaluate import Split, evaluate, predict_at_once
     from cellduality_plugin.evaluation.predictions import Decode, PredictionSettings
+    from cellduality_plugin.evaluation.sections import EvaluationSettings
+    from cellduality_plugin.evaluation.tables import table
     from cellduality_plugin.hub import local_model
     from cellduality_plugin.policies.offline import EngineSettings
 
@@ -82,7 +84,7 @@ def show_table(metrics: Annotated[Path, Argument(help="A metrics.json.")]) -> No
     found = read_metrics(metrics)
     out.print(table(found))
     if pair := compared(found):
-        out.print("\n".join(sentences(headlines(found, pair), pair)), style="bold")
+        out.print("\n".join(sentences(headlines(found), pair)), style="bold")
 
 
 def report(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from itertools import product
-from typing import Any, TypeAlias
+from dataclasses import replace
+from functools import cache, partial
+from itertools import compress, product
+from typing import TypeAlias
 
 import numpy as np
 from scipy.spatial.distance import cdist
@@ -37,21 +39,18 @@ Space: TypeAlias = Callable[[Sequence[Cell]], Vector]
 def baselines(
     section: Section, vocabulary: Vocabulary, settings: PredictionSettings, profiles: Profiles | None
 ) -> dict[str, list[Prediction]]:
-    """Return the answers of every baseline to the rows of ``section``, by column: none where it writes no cells."""
-    if isinstance(section.pair.answer, OneOf):
-        return label_baselines(section, section.pair.answer.kind, vocabulary, profiles)
-    if section.writes_responses:
-        return response_baselines(section.rows, section.reference)
-    if section.writes_cells and any(section.reference.train.labelled):
-        return cell_baselines(section.reference.train, section.rows, vocabulary.genes, settings.samples, settings.seed)
-    return {}
+    """Return the answers of every baseline to the rows of ``section``, by column.
 
-
-def label_baselines(
-    section: Section, kind: str, vocabulary: Vocabulary, profiles: Profiles | None
-) -> dict[str, list[Prediction]]:
-    """Return the labels that each baseline gives the rows that show a cell, of which the true label is known."""
+    Of labels, to the rows that show a cell, of which the true label is known; none where it writes no cells.
+    """
     reference, train = section.reference, section.reference.train
+    if section.writes_responses:
+        return response_baselines(section.rows, reference)
+    if section.writes_cells and any(train.labelled):
+        return cell_baselines(train, section.rows, vocabulary.genes, settings.samples, settings.seed)
+    if not isinstance(section.pair.answer, OneOf):
+        return {}
+    kind = section.pair.answer.kind
     rows = {key: e for key, e in sorted(section.rows.items()) if isinstance(e.gold, str) and "cell" in e.inputs}
     shown = [tuple(e.inputs["cell"]) for e in rows.values()]
     answers = {
@@ -129,24 +128,20 @@ def plackett_luce(worth: Vector, length: int, genes: Sequence[str], rng: np.rand
 
 
 def _answer(task: str, row: str, sample: int, example: Example, answer: Value, *, drawn: bool = False) -> Prediction:
-    read: dict[str, Any] = {"answer": answer or None, "failure": "" if answer else "no_training_cell"}
-    counts: dict[str, Any] = {"listed": len(answer), "validity": float(bool(answer))}
-    return Prediction(row, task, sample, example.unknown, example.gold, "", drawn=drawn, **read, **counts)
+    read, failure, validity = answer or None, "" if answer else "no_training_cell", float(bool(answer))
+    p = Prediction(row, task, sample, example.unknown, example.gold, "", read, failure, len(answer))
+    return replace(p, validity=validity, drawn=drawn)
 
 
 def response_baselines(rows: Rows, reference: Reference) -> dict[str, list[Prediction]]:
     """Return the answers of two baselines: the control cell, and it moved by the other types' mean shift or its own."""
-    kinds = reference.held_out.type_of
-    known, space = reference.train.by_state(labelled=True), reference.embedding
-    learned: dict[tuple[str, str], Vector | None] = {}
+    kinds, space = reference.held_out.type_of, reference.embedding
+    shift_to = cache(partial(mean_shift, reference.train.by_state(labelled=True), space.genes, space.top))
     made: dict[str, list[Prediction]] = {NO_CHANGE: [], MEAN_SHIFT: []}
     for (task, row), example in rows.items():
-        control, key = many(example.inputs, "control"), (kinds[row], str(example.unknown))
-        if key not in learned:
-            how = known, key[1], space.genes, space.top
-            shift = mean_shift(*how, leave_out=key[0])
-            learned[key] = mean_shift(*how) if shift is None else shift
-        shift = learned[key]
+        control, state = many(example.inputs, "control"), str(example.unknown)
+        shifts = (shift_to(state, leave_out) for leave_out in (kinds[row], ""))
+        shift = next((shift for shift in shifts if shift is not None), None)
         moved = control if shift is None else moved_cell(control, shift, space.genes, space.top)
         made[NO_CHANGE].append(_answer(task, row, 0, example, control))
         made[MEAN_SHIFT].append(_answer(task, row, 0, example, moved))
@@ -159,11 +154,11 @@ def mean_profile(cells: Sequence[Sequence[str]], genes: Sequence[str], top: int)
 
 
 def mean_shift(
-    cells: Mapping[tuple[str, str], Sequence[Cell]], state: str, genes: Sequence[str], top: int, *, leave_out: str = ""
+    cells: Mapping[tuple[str, str], Sequence[Cell]], genes: Sequence[str], top: int, state: str, leave_out: str
 ) -> Vector | None:
-    """Return the mean over cell types of the shift to ``state`` from the control; None if no type has both.
+    """Return the mean shift to ``state`` from the control over cell types but ``leave_out``; None if none has both.
 
-    ``cells`` are by (cell type, state); nothing is learned from the type ``leave_out``.
+    ``cells`` are by (cell type, state).
     """
     shifts = [
         mean_profile(own, genes, top) - mean_profile(cells[kind, CONTROL], genes, top)
@@ -180,10 +175,8 @@ def moved_cell(cell: Sequence[str], shift: Vector, genes: Sequence[str], top: in
 
 
 def _labelled(train: RealCells) -> tuple[list[tuple[str, ...]], list[str]]:
-    known = [
-        (genes, kind) for genes, kind, shown in zip(train.genes, train.types, train.labelled, strict=True) if shown
-    ]
-    if not known:
+    genes, types = list(compress(train.genes, train.labelled)), list(compress(train.types, train.labelled))
+    if not types:
         hint = "prepare with labelled cells"
         raise CellDualityError("no labelled training cell", code="no-labels", where="cells.jsonl", hint=hint)
-    return [genes for genes, _ in known], [kind for _, kind in known]
+    return genes, types

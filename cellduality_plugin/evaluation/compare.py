@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 from scipy.stats import t as student
 
@@ -16,18 +16,13 @@ from cellduality_plugin.evaluation.tables import ordered_keys, section_title, si
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import TASKS
 
-LEVEL = 0.95
-"""Of every confidence interval over seeds."""
-GOAL = 0.5
-"""The share of every gap that self-supervision is to close."""
+LEVEL = 0.95  # of every confidence interval over seeds
+GOAL = 0.5  # the share of every gap that self-supervision is to close
 
 Role: TypeAlias = Literal["before", "reference", "arm", "oracle", "baseline", "real"]
-RIVALS = tuple(role for role in get_args(Role) if role != "real")
 Interval: TypeAlias = "tuple[float, float] | None"
-Runs: TypeAlias = Sequence[Mapping[str, Any]]
-"""One ``metrics.json`` a seed."""
-Row: TypeAlias = Mapping[str, Any]
-"""One metric as ``arms.json`` holds it, see :func:`compare`."""
+Runs: TypeAlias = Sequence[Mapping[str, Any]]  # one ``metrics.json`` a seed
+Row: TypeAlias = Mapping[str, Any]  # one metric as ``arms.json`` holds it, see :func:`compare`
 
 
 @dataclass(frozen=True)
@@ -65,11 +60,10 @@ def row_label(key: str, better: str) -> str:
 def headline_of(key: str) -> int:
     """Return the place of a metric among the headlines of its task, from 1, which decides; 0 if it is none."""
     section, _, metric = key.rpartition("/")
-    pair, groups = TASKS.get(section.partition("@")[0]), list[Group](["labels", "cells"])
-    if pair is not None and isinstance(pair.answer, OneOf):
-        groups = ["labels"]
-    elif pair is not None:
-        groups = ["responses", "cells"] if "control" in pair.needs else ["cells"]
+    groups: tuple[Group, ...] = "labels", "cells"
+    if pair := TASKS.get(section.partition("@")[0]):
+        of_cells: tuple[Group, ...] = ("responses", "cells") if "control" in pair.needs else ("cells",)
+        groups = ("labels",) if isinstance(pair.answer, OneOf) else of_cells
     names = [each.headline for name in groups for each in group(name) if each.headline]
     return names.index(own) + 1 if (own := metric.removeprefix(SHARED)) in names else 0
 
@@ -104,7 +98,16 @@ def compare(runs: Runs, reference: str = "SFT", oracle: str = "oracle") -> list[
     ``share`` and ``share_interval`` of the oracle's gain (:func:`share_of`; None without); ``outcome`` and ``verdict``.
     """
     check_runs(runs)
-    roles, rows = _roles(runs[0]["columns"], reference, oracle), []
+    columns, rows = runs[0]["columns"], list[Row]()
+    checkpoints = [name for name, column in columns.items() if column["kind"] == "checkpoint"]
+    for flag, name in (("--reference", reference), ("--oracle", oracle)):
+        if name not in checkpoints and (name or flag == "--reference"):
+            hint = f"choose among {', '.join(checkpoints)}" + (", or '' without one" if flag == "--oracle" else "")
+            raise CellDualityError(f"no checkpoint {name!r}", code="unknown-column", where=flag, hint=hint)
+    first = checkpoints.index(reference)
+    roles: dict[str, Role] = {name: "arm" if place > first else "before" for place, name in enumerate(checkpoints)}
+    roles |= {oracle: "oracle", reference: "reference"}
+    roles = {name: roles.get(name, column["kind"]) for name, column in columns.items()}
     for key in ordered_keys(runs[0]):
         values = {name: values_of(runs, key, name) for name in roles}
         better = {run["columns"][reference]["metrics"].get(key, {}).get("better") for run in runs}
@@ -121,21 +124,10 @@ def arms_of(row: Row) -> dict[str, Mapping[str, Any]]:
 
 def best_of(row: Row, *roles: Role) -> set[str]:
     """Return the columns of ``roles`` (by default all but real cells, the ceiling) with the best mean."""
-    rivals = {name: own for name, own in row["columns"].items() if own["values"] and own["role"] in (roles or RIVALS)}
+    known = {name: own for name, own in row["columns"].items() if own["values"] and own["role"] != "real"}
+    rivals = {name: own for name, own in known.items() if not roles or own["role"] in roles}
     top = (max if row["better"] == "higher" else min)((own["mean"] for own in rivals.values()), default=None)
     return {name for name, own in rivals.items() if own["mean"] == top}
-
-
-def _roles(columns: Mapping[str, Mapping[str, Any]], reference: str, oracle: str) -> dict[str, Role]:
-    checkpoints = [name for name, column in columns.items() if column["kind"] == "checkpoint"]
-    for flag, name in (("--reference", reference), ("--oracle", oracle)):
-        if name not in checkpoints and (name or flag == "--reference"):
-            hint = f"choose among {', '.join(checkpoints)}" + (", or '' without one" if flag == "--oracle" else "")
-            raise CellDualityError(f"no checkpoint {name!r}", code="unknown-column", where=flag, hint=hint)
-    first = checkpoints.index(reference)
-    roles: dict[str, Role] = {name: "arm" if place > first else "before" for place, name in enumerate(checkpoints)}
-    roles |= {oracle: "oracle", reference: "reference"}
-    return {name: roles.get(name, column["kind"]) for name, column in columns.items()}
 
 
 def _row(

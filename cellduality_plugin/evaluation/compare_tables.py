@@ -25,10 +25,8 @@ CSV_COLUMNS = (
     "section", "metric", "better", "headline", "gap", "column", "role", "seeds", "mean", "deviation", "change",
     "change_low", "change_high", "clear", "share", "share_low", "share_high", "outcome", "verdict",
 )  # fmt: skip
-COLOURS: dict[Role, str] = {"oracle": PALETTE[1], "arm": PALETTE[0], "reference": MUTED}
-"""In the order from bottom to top of a panel."""
-SHADE = {"certain": 0.16, "likely": 0.07, "none": 0.0}
-"""How visible the gap is."""
+COLOURS: dict[Role, str] = {"oracle": PALETTE[1], "arm": PALETTE[0], "reference": MUTED}  # from bottom to top
+SHADE = {"certain": 0.16, "likely": 0.07, "none": 0.0}  # how visible the gap is
 
 
 def seeds_table(runs: Runs, before: str = "SFT", after: str = "GRPO") -> str:

@@ -17,8 +17,7 @@ from cellduality_plugin.evaluation.plots import save_figure2
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import TASKS, DualTask
 
-Curves: TypeAlias = dict[str, list[tuple[int, float]]]
-"""By name of the quantity: (step, value), steps ascending, one value a step."""
+Curves: TypeAlias = dict[str, list[tuple[int, float]]]  # by name: (step, value), steps ascending, one value a step
 
 REWARD, TRUTH = "dual_reward", "dual_truth"
 FORMATS = (".svg", ".png", ".pdf")
@@ -38,16 +37,11 @@ def read_curves(source: Path) -> Curves:
         return _by_name(_event_values(source))
     try:
         with source.open(encoding="utf-8", errors="replace") as lines:
-            return parse_log(lines)
+            steps = filter(None, map(step_metrics, lines))
+            return _by_name((name, step, value) for step, metrics in steps for name, value in metrics.items())
     except FileNotFoundError:
         hint = "give a TensorBoard folder or a training log"
         raise CellDualityError("no training curves", code="no-curves", where=str(source), hint=hint) from None
-
-
-def parse_log(lines: Iterable[str]) -> Curves:
-    """Return the curves in log lines."""
-    steps = filter(None, map(step_metrics, lines))
-    return _by_name((name, step, value) for step, metrics in steps for name, value in metrics.items())
 
 
 def _event_values(folder: Path) -> Iterator[tuple[str, int, float]]:
@@ -136,17 +130,15 @@ def panels(runs: Sequence[Curves], window: int = 5) -> list[Panel]:
 
     ``window`` are the steps of the moving average.
     """
-    own = [divided(curves) for curves in runs]
-    logged = [{name.partition("/")[2] for name in curves if name.startswith(f"{REWARD}/")} for curves in own]
-    common = set.intersection(*logged) if logged else set()
-    order, found = [*TASKS, *sorted(common - TASKS.keys())], []
-    for task in sorted(common, key=order.index):
-        truths, pair = [curves.get(f"{TRUTH}/{task}", []) for curves in own], TASKS.get(task)
-        truth = band(truths, window) if all(truths) else None
-        reward = band([curves[f"{REWARD}/{task}"] for curves in own], window)
-        truth_is = "accuracy" if pair and isinstance(pair.answer, OneOf) else "RWJS to the true cell"
-        family = pair.family if pair else DualTask.family
-        found.append(Panel(family, task, reward, truth, truth_is if pair else "ground truth"))
+    own, found = [divided(curves) for curves in runs], []
+    logged = {name.removeprefix(f"{REWARD}/") for curves in own for name in curves if name.startswith(f"{REWARD}/")}
+    for task in (*TASKS, *sorted(logged - TASKS.keys())):
+        rewards, truths = ([curves.get(f"{kind}/{task}", []) for curves in own] for kind in (REWARD, TRUTH))
+        if task in logged and all(rewards):
+            pair, truth = TASKS.get(task), band(truths, window) if all(truths) else None
+            truth_is = "accuracy" if pair and isinstance(pair.answer, OneOf) else "RWJS to the true cell"
+            family, truth_is = (pair.family, truth_is) if pair else (DualTask.family, "ground truth")
+            found.append(Panel(family, task, band(rewards, window), truth, truth_is))
     return found
 
 

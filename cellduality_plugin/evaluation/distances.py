@@ -22,8 +22,7 @@ Vector: TypeAlias = NDArray[np.float64]
 Counts: TypeAlias = tuple[NDArray[np.int64], NDArray[np.int64]]
 """How often each cell of one sample, and of the other, is in every resample: resamples x cells each."""
 
-RESAMPLES = 100
-"""Bootstrap samples of a distance or a shift."""
+RESAMPLES = 100  # bootstrap samples of a distance or a shift
 
 _MOST_STEPS = 10_000_000  # of the network simplex: far more than samples of thousands of cells need
 _PLAIN: dict[str, Any] = {"center_dual": False, "check_marginals": False}  # only the plan or the cost is used

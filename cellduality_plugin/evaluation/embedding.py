@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import pickle
 import re
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +25,9 @@ if TYPE_CHECKING:
 
 PCA_SPACE = "pca"
 CLASS_TOKEN = "<cls>"
-BINS = 51
-"""Bins of expression values; the first is that of genes that are not expressed, which cell sentences do not hold."""
+BINS = 51  # of expression values, the first of genes that are not expressed, which cell sentences do not hold
 _BATCH = 32
 _MOST_TOKENS, _LARGEST_VALUE = 1200, 512
-_ARGUMENTS = ("embsize", "nheads", "d_hid", "nlayers")
 _FLASH = re.compile(r"self_attn\.(_impl\.)?Wqkv\.")
 
 _DENSE_AT_MOST = 20_000_000  # entries: 160 MB of doubles
@@ -122,21 +122,27 @@ class ScgptEmbedding(Embedding):
     """
 
     def __init__(self, folder: Path, genes: Sequence[str], top: int) -> None:
-        settings, vocabulary = _json(folder / "args.json"), _json(folder / "vocab.json")
-        missing = [name for name in _ARGUMENTS if not isinstance(settings.get(name), int)]
-        style = settings.get("input_emb_style", settings.get("input_style", "continuous"))
-        if missing or style not in ("continuous", "binned"):
-            what = f"no number {missing[0]!r}" if missing else f"values in the style {style!r}, not continuous"
-            raise _refused(what, folder / "args.json")
-        known = {gene: vocabulary[gene] for gene in genes if gene in vocabulary}
-        if CLASS_TOKEN not in vocabulary or not known:
-            what = f"none of the {len(genes)} genes known" if CLASS_TOKEN in vocabulary else f"no {CLASS_TOKEN} token"
-            raise _refused(what, folder / "vocab.json")
-        weights, version = _weights(folder / "best_model.pt")
-        self.genes, self.top, self._size = tuple(genes), top, int(settings["embsize"])
-        self._tokens = {**known, CLASS_TOKEN: vocabulary[CLASS_TOKEN]}
+        import torch
+
+        with _checkpoint(folder / "args.json") as path:
+            settings = dict(json.loads(path.read_text(encoding="utf-8")))
+            sizes = [int(settings[name]) for name in ("embsize", "nheads", "d_hid", "nlayers")]
+            style = settings.get("input_emb_style", settings.get("input_style", "continuous"))
+            if style not in ("continuous", "binned"):
+                raise ValueError(f"values in the style {style!r}, not continuous")
+        with _checkpoint(folder / "vocab.json") as path:
+            vocabulary = dict(json.loads(path.read_text(encoding="utf-8")))
+            known = {gene: vocabulary[gene] for gene in genes if gene in vocabulary}
+            self._tokens = {**known, CLASS_TOKEN: vocabulary[CLASS_TOKEN]}
+            if not known:
+                raise ValueError(f"none of the {len(genes)} genes known")
+        with _checkpoint(folder / "best_model.pt") as path:
+            weights = dict(torch.load(path, map_location="cpu", weights_only=True))
+            version = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+            # Checkpoints are saved with flash attention's names.
+            self._model = _model({_FLASH.sub("self_attn.in_proj_", name): own for name, own in weights.items()}, *sizes)
+        self.genes, self.top, self._size = tuple(genes), top, sizes[0]
         self._pad_value = float(settings.get("pad_value", -2))
-        self._model = _model(settings, weights, folder / "best_model.pt")
         self.name = (
             f"scGPT {CLASS_TOKEN} ({self._size}) of {folder.name} {version}, ranks in {BINS - 1} value bins, "
             f"{len(known)} of {len(genes)} genes known"
@@ -155,65 +161,39 @@ class ScgptEmbedding(Embedding):
                 parts.append(torch.nn.functional.normalize(points, dim=1).double().cpu().numpy())
         return np.concatenate(parts)
 
-    def _batch(self, cells: Sequence[Sequence[str]]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Return tokens, values and which of them are padding: cells x longest cell."""
+    def _batch(self, cells: Sequence[Sequence[str]]) -> Iterator[torch.Tensor]:
+        """Yield tokens, values and which of them are padding: cells x longest cell."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
         known = [[self._tokens[gene] for gene in cell if gene in self._tokens][: _MOST_TOKENS - 1] for cell in cells]
         tokens = [torch.tensor([self._tokens[CLASS_TOKEN], *own]) for own in known]
-        values = [torch.tensor([self._pad_value, *(value_bins(len(own)) if own else ())]) for own in known]
+        values = [torch.tensor([self._pad_value, *(value_bins(len(own)) if own else ())]).float() for own in known]
         padding = [torch.zeros(len(own), dtype=torch.bool) for own in tokens]
         device = next(self._model.parameters()).device
-        return (
-            pad_sequence(tokens, batch_first=True).to(device),  # padding is masked: any token will do
-            pad_sequence(values, batch_first=True, padding_value=self._pad_value).float().to(device),
-            pad_sequence(padding, batch_first=True, padding_value=True).to(device),
-        )
+        for columns, filled in ((tokens, 0), (values, self._pad_value), (padding, True)):  # of tokens any will do
+            yield pad_sequence(columns, batch_first=True, padding_value=filled).to(device)
 
 
-def _refused(what: str, path: Path) -> CellDualityError:
-    hint = "give an scGPT checkpoint of whole human cells as its authors publish it, or one fine-tuned from it"
-    return CellDualityError(what, code="wrong-checkpoint", where=str(path), hint=hint)
-
-
-def _json(path: Path) -> dict[str, Any]:
+@contextlib.contextmanager
+def _checkpoint(path: Path) -> Iterator[Path]:
+    """Turn what the block finds wrong with a file of a checkpoint into one line that names it."""
+    wrong = (OSError, ValueError, TypeError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise _refused(f"unreadable: {error}", path) from error
-    if not isinstance(content, dict):
-        raise _refused("not a JSON object", path)
-    return content
+        yield path
+    except wrong as error:
+        what = f"no {error}" if isinstance(error, KeyError) else str(error)
+        hint = "give an scGPT checkpoint of whole human cells as its authors publish it, or one fine-tuned from it"
+        raise CellDualityError(what, code="wrong-checkpoint", where=str(path), hint=hint) from error
 
 
-def _weights(path: Path) -> tuple[dict[str, Any], str]:
-    """Return the tensors of a checkpoint by their names in torch's own encoder, and the file's hash."""
-    import pickle
-
-    import torch
-
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        version = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise _refused(f"unreadable: {error}", path) from error
-    if not isinstance(content, dict):
-        raise _refused("not a table of weights", path)
-    # Checkpoints are saved with flash attention's names.
-    return {_FLASH.sub("self_attn.in_proj_", name): tensor for name, tensor in content.items()}, version
-
-
-def _model(settings: Mapping[str, Any], weights: Mapping[str, Any], path: Path) -> Any:
-    """Return the parts of scGPT that embed a cell, with its weights: other heads of the checkpoint are left out."""
+def _model(weights: Mapping[str, Any], size: int, heads: int, hidden: int, layers: int) -> Any:
+    """Return the parts of scGPT that embed a cell, with their weights: other heads of the checkpoint are left out."""
     import torch
     from torch import nn
 
-    tokens = weights.get("encoder.embedding.weight")
-    if tokens is None:
-        raise _refused("no weight 'encoder.embedding.weight'", path)
-    size, heads, hidden, layers = (int(settings[name]) for name in _ARGUMENTS)
-    genes = {"embedding": nn.Embedding(len(tokens), size), "enc_norm": nn.LayerNorm(size)}
+    tokens = len(weights["encoder.embedding.weight"])
+    genes = {"embedding": nn.Embedding(tokens, size), "enc_norm": nn.LayerNorm(size)}
     values = {
         "linear1": nn.Linear(1, size), "relu": nn.ReLU(), "linear2": nn.Linear(size, size), "norm": nn.LayerNorm(size)
     }  # fmt: skip
@@ -221,10 +201,7 @@ def _model(settings: Mapping[str, Any], weights: Mapping[str, Any], path: Path) 
     transformer = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
     parts = {"encoder": nn.Sequential(OrderedDict(genes)), "value_encoder": nn.Sequential(OrderedDict(values))}
     model = nn.ModuleDict({**parts, "transformer_encoder": transformer})
-    try:
-        model.load_state_dict({name: tensor for name, tensor in weights.items() if name in model.state_dict()})
-    except RuntimeError as error:  # a weight is missing or of another shape
-        raise _refused(str(error), path) from error
+    model.load_state_dict({name: tensor for name, tensor in weights.items() if name in model.state_dict()})
     return model.to("cuda" if torch.cuda.is_available() else "cpu").float().eval()
 
 

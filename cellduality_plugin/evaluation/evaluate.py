@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import multiprocessing
 from collections.abc import Callable, Mapping, Sequence
@@ -15,9 +16,8 @@ from typing import Any, Literal
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation import generated
 from cellduality_plugin.evaluation.baselines import BASELINES, baselines
-from cellduality_plugin.evaluation.generated import REAL, point_rows
+from cellduality_plugin.evaluation.generated import point_rows, write_generated
 from cellduality_plugin.evaluation.metrics import cells, labels, responses
 from cellduality_plugin.evaluation.metrics.given import Cells
 from cellduality_plugin.evaluation.metrics.registry import BY_CONSTRUCTION, Measurement, load_metric
@@ -31,14 +31,12 @@ from cellduality_plugin.evaluation.predictions import (
     versions,
 )
 from cellduality_plugin.evaluation.sections import EvaluationSettings, Section, files_of, read_sections, rows_by_section
-from cellduality_plugin.evaluation.tables import table
+from cellduality_plugin.evaluation.tables import REAL
 from cellduality_plugin.files import write_jsonl, write_text
 from cellduality_plugin.policies.sharded import Decoder
 from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
-
-__all__ = ["EvaluationSettings", "evaluate", "table"]
 
 FORMAT = "cellduality-metrics"
 VERSION = 2
@@ -50,7 +48,7 @@ def evaluate(
     data: Path,
     split: Split,
     out: Path,
-    settings: EvaluationSettings | None = None,
+    settings: EvaluationSettings,
     *,
     tasks: Mapping[str, DualTask] = TASKS,
     opener: Callable[[Path], AbstractContextManager[Decoder]] | None = None,
@@ -66,13 +64,13 @@ def evaluate(
     folders in ``provenance``. A CellDualityError if a file is missing or malformed, a name cannot be a file's or is
     taken, or a checkpoint does not load.
     """
-    settings = settings or EvaluationSettings()
     for name in models:
         if name in (REAL, *BASELINES) or not name or name != Path(name).name or name.startswith("."):
             what, hint = f"{name!r} cannot name a checkpoint", "use a word such as base, SFT or GRPO"
             raise CellDualityError(what, code="wrong-name", where="--model", hint=hint)
-    if settings.anndata:
-        generated.can_write()
+    if settings.anndata and importlib.util.find_spec("anndata") is None:  # before minutes are spent on answers
+        hint = "in the folder of CellDuality: pip install '.[prep]', or pass --no-anndata"
+        raise CellDualityError("anndata is not installed", code="not-installed", where="--anndata", hint=hint)
     for path in settings.metrics:
         load_metric(path)
     vocabulary = Vocabulary.load(data / "vocabulary.json")
@@ -81,13 +79,12 @@ def evaluate(
     asked = {key: example for section in sections for key, example in section.rows.items()}
     predictions, made_from = {}, {}
     for name, model in models.items():
-        file = out / "predictions" / f"{name}.jsonl"
-        predictions[name], made_from[name] = predict_checkpoint(
-            model, asked, vocabulary, settings.prediction, file, tasks=tasks, opener=opener
-        )
+        file, asking = out / "predictions" / f"{name}.jsonl", settings.prediction
+        made, origin = predict_checkpoint(model, asked, vocabulary, asking, file, tasks=tasks, opener=opener)
+        predictions[name], made_from[name] = made, {"folder": str(model), **origin}
         if settings.anndata:
-            origin = made_from[name], settings.real_cells
-            generated.write_generated(file.with_suffix(".h5ad"), predictions[name], sections, vocabulary, *origin)
+            cells_file = file.with_suffix(".h5ad")
+            write_generated(cells_file, made, sections, vocabulary, origin, settings.real_cells)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -98,7 +95,7 @@ def evaluate(
         "provenance": {
             "command": list(command),
             "data": {file: file_hash(data / file) for file in files_of(data, split)},
-            "models": {name: {"folder": str(models[name]), **made} for name, made in made_from.items()},
+            "models": made_from,
             "versions": versions(),
         },
     }
@@ -112,16 +109,15 @@ def predict_at_once(models: Mapping[str, Path], data: Path, split: Split, out: P
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "vllm.entrypoints.llm"])  # a dozen seconds, once for all
     with ProcessPoolExecutor(len(models), context) as pool:
-        list(pool.map(partial(_predict, data=data, split=split, out=out, how=how), models.items()))
+        list(pool.map(partial(_predict, data=data, split=split, out=out, how=how), *zip(*models.items(), strict=True)))
 
 
-def _predict(model: tuple[str, Path], data: Path, split: Split, out: Path, how: EvaluationSettings) -> None:
+def _predict(name: str, model: Path, data: Path, split: Split, out: Path, how: EvaluationSettings) -> None:
     tasks = Config.load(data / "cellduality.json").load_tasks()
-    vocabulary = Vocabulary.load(data / "vocabulary.json")
     sections = rows_by_section(data, split, tasks, how.rows).values()
     asked = {key: example for rows in sections for key, example in rows.items()}
-    file = out / "predictions" / f"{model[0]}.jsonl"
-    predict_checkpoint(model[1], asked, vocabulary, how.prediction, file, tasks=tasks)
+    vocabulary, file = Vocabulary.load(data / "vocabulary.json"), out / "predictions" / f"{name}.jsonl"
+    predict_checkpoint(model, asked, vocabulary, how.prediction, file, tasks=tasks)
 
 
 def measure(
@@ -132,24 +128,34 @@ def measure(
     profiles: Profiles | None = None,
 ) -> dict[str, Any]:
     """Return the metrics of every column by ``section/metric``: checkpoints, then baselines and real cells."""
-    columns = {name: _checkpoint_column(made, sections, vocabulary) for name, made in predictions.items()}
-    others: dict[str, dict[str, Any]] = {REAL: {}}
+    columns: dict[str, dict[str, Any]] = {REAL: {"kind": "real", "metrics": {}}}
+    for name in predictions:
+        columns[name] = {"kind": "checkpoint", "metrics": {}, "confusion": {}, "failures": {}}
+
+    def add(column: str, section: Section, found: Mapping[str, Measurement]) -> None:
+        own = columns.setdefault(column, {"kind": "baseline", "metrics": {}})["metrics"]
+        own |= {f"{section.key}/{name}": asdict(each) for name, each in sorted(found.items())}
+
     for section in sections:
+        for name, every in predictions.items():
+            made, labelled = section.own(every), section.labels(vocabulary)
+            add(name, section, measured(made, section) | labels.measure_duals(made, section))
+            columns[name]["failures"][section.key] = labels.failures(counted(made))
+            if section.names_labels and len(labelled) <= vocabulary.listed:
+                counts = labels.confusion(counted(made), section, labelled).tolist()
+                columns[name]["confusion"][section.key] = {"labels": labelled, "counts": counts}
         if section.writes_cells:
-            others[REAL] |= _prefixed(section, _measured_real(section))
+            add(REAL, section, _measured_real(section))
         for name, made in baselines(section, vocabulary, settings, profiles).items():
             found = measured(made, section)
             if section.writes_cells and all(p.answer for p in made):  # real genes, each once, by any baseline
                 for key in ("validity", "duplicates"):
                     found[key] = replace(found[key], interval=None, note=BY_CONSTRUCTION)
-            others.setdefault(name, {}).update(_prefixed(section, found))
-    for name in (*BASELINES, REAL):
-        if name in others:
-            columns[name] = {"kind": "real" if name == REAL else "baseline", "metrics": others[name]}
+            add(name, section, found)
     for column in columns.values():
         for key, metric in column["metrics"].items():
-            metric["real"] = others[REAL].get(key, {}).get("value")
-    return columns
+            metric["real"] = columns[REAL]["metrics"].get(key, {}).get("value")
+    return {name: columns[name] for name in (*predictions, *BASELINES, REAL) if name in columns}
 
 
 def measured(made: Sequence[Prediction], section: Section) -> dict[str, Measurement]:
@@ -167,22 +173,3 @@ def _measured_real(section: Section) -> dict[str, Measurement]:
     asked = [name_of.get(row, str(e.unknown)) for (_, row), e in sorted(section.rows.items(), key=itemgetter(0))]
     found = cells.measure(Cells.of_real(asked, reference))
     return found | (responses.measure(Responses.of_real(reference)) if section.writes_responses else {})
-
-
-def _checkpoint_column(
-    predictions: Sequence[Prediction], sections: Sequence[Section], vocabulary: Vocabulary
-) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    matrices, failed = {}, {}
-    for section in sections:
-        made, names = section.own(predictions), section.labels(vocabulary)
-        found |= _prefixed(section, measured(made, section) | labels.measure_duals(made, section))
-        if section.names_labels and len(names) <= vocabulary.listed:
-            counts = labels.confusion(counted(made), section, names)
-            matrices[section.key] = {"labels": names, "counts": counts.tolist()}
-        failed[section.key] = labels.failures(counted(made))
-    return {"kind": "checkpoint", "metrics": found, "confusion": matrices, "failures": failed}
-
-
-def _prefixed(section: Section, found: Mapping[str, Measurement]) -> dict[str, Any]:
-    return {f"{section.key}/{name}": asdict(each) for name, each in sorted(found.items())}

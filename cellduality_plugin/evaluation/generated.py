@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import repeat
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.distances import nearest_labels
 from cellduality_plugin.evaluation.embedding import cell_matrix, profile_name, rank_profile
 from cellduality_plugin.evaluation.plots import MARKERS, PALETTE, plot_cells
 from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.evaluation.sections import Section
-from cellduality_plugin.evaluation.tables import section_title
+from cellduality_plugin.evaluation.tables import REAL, section_title
 from cellduality_plugin.files import whole_file
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.vocabulary import Vocabulary
@@ -31,18 +28,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from pandas import DataFrame
 
-REAL, TRAINING = "real cells", "training cells"
-"""Columns of real cells: of the split that is evaluated, and of the training split, to which maps are fitted, too."""
-RANK = "rank"
-"""The layer of ranks: 1 for the gene that comes first, 0 for genes that a cell does not list."""
+TRAINING = "training cells"  # the column of real cells of the training split, to which maps are fitted, too
+RANK = "rank"  # the layer of ranks: 1 for the gene that comes first, 0 for genes that a cell does not list
 RANK_IS = "1 for the first gene of a cell sentence; 0 for genes that are not listed"
-
-
-def can_write() -> None:
-    """Refuse to go on without the package that writes AnnData: asked before minutes are spent on answers."""
-    if importlib.util.find_spec("anndata") is None:
-        hint = "in the folder of CellDuality: pip install '.[prep]', or pass --no-anndata"
-        raise CellDualityError("anndata is not installed", code="not-installed", where="--anndata", hint=hint)
 
 
 def write_generated(
@@ -61,8 +49,8 @@ def write_generated(
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
-    cells: list[tuple[str, ...]] = []
-    for section in (each for each in sections if each.writes_cells):
+    written = [section for section in sections if section.writes_cells]
+    for section in written:
         held_out = section.reference.held_out
         kinds, names, own = held_out.type_of, held_out.name_of, section.own(predictions)
         if real:
@@ -72,22 +60,22 @@ def write_generated(
                 for row, state, genes in shown
             ]
         for p in own:
-            origin = "real" if p.sample < 0 else "generated"
+            drawn = p.sample >= 0
             rows.append(
                 {
-                    "name": f"{section.key}/{p.id}/{'real' if p.sample < 0 else p.sample}", "row": p.id, "task": p.task,
+                    "name": f"{section.key}/{p.id}/{p.sample if drawn else 'real'}", "row": p.id, "task": p.task,
                     "section": section.key, "condition": names.get(p.id, str(p.unknown)),
                     "cell_type": kinds.get(p.id, ""), "state": str(p.unknown) if held_out.states else "",
-                    "sample": p.sample, "origin": origin, "parsed": p.answer is not None, "failure": p.failure,
-                    "validity": p.validity, "dual_similarity": p.similarity, "dual_failure": p.dual_failure,
+                    "sample": p.sample, "origin": "generated" if drawn else "real", "parsed": p.answer is not None,
+                    "failure": p.failure, "validity": p.validity, "dual_similarity": p.similarity,
+                    "dual_failure": p.dual_failure, "genes": tuple(p.answer or ()),
                 }
             )  # fmt: skip
-            cells.append(tuple(p.answer or ()))
-    if not cells:
+    if not rows:
         return
-    top = max(len(cell) for section in sections if section.writes_cells for cell in section.reference.train.genes)
-    obs = pd.DataFrame(rows).set_index("name")
-    obs.index.name = None
+    top = max(len(cell) for section in written for cell in section.reference.train.genes)
+    obs = pd.DataFrame(rows).set_index("name").rename_axis(None)
+    cells = obs.pop("genes").tolist()
     for column in ("section", "task", "condition", "cell_type", "state", "origin", "failure", "dual_failure"):
         obs[column] = pd.Categorical(obs[column], categories=sorted(set(obs[column])))
     content = as_anndata(cells, vocabulary.genes, top, obs, lambda ranks: rank_profile(top)[ranks - 1])
@@ -157,15 +145,10 @@ def point_rows(
             yield from rows(column, ((p.id, p.sample, names.get(p.id, str(p.unknown))) for p in own), points, nearest)
 
 
-Plane: TypeAlias = NDArray[np.float64]
-"""Points x two dimensions."""
-
-SHAPES = tuple(MARKERS)
-PERPLEXITY = 30
+SHAPES, PERPLEXITY = tuple(MARKERS), 30
 
 
-@dataclass(frozen=True)
-class Style:
+class Style(NamedTuple):
     """How a condition is drawn: in one of the page's colours (from 1), and in one of :data:`SHAPES`."""
 
     colour: int
@@ -188,27 +171,26 @@ def maps_of(
         columns: dict[str, dict[str, list[int]]] = {}
         for place, row in enumerate(own):
             columns.setdefault(row["column"], {}).setdefault(row["condition"], []).append(place)
-        if not any(name in columns for name in checkpoints):
-            found.append({"name": section_title(key), "how": "", "legend": {}, "plots": {}})
-            continue
-        plane = tsne(np.array([row.get("point", (row["x"], row["y"])) for row in own]), seed)
-        behind = plane[[row["column"] in (REAL, TRAINING) for row in own]]
-        shown = {name: columns[name] for name in (REAL, *checkpoints) if name in columns}
-        styles = styles_of(sorted({condition for column in shown.values() for condition in column}))
-        plots = {}
-        for place, (name, column) in enumerate(shown.items()):
-            count = sum(map(len, column.values()))
-            cells = {condition: plane[places] for condition, places in sorted(column.items())}
-            ids = re.sub(r"[^a-z]+", "-", f"cells-{key}") + f"-{place}"
-            plots[f"{name} (n = {count})"] = plot_cells(ids, f"{count} cells of {name}", plane, behind, cells, styles)
-        how = "In grey the real cells, of training and of this split. "
-        how += f"t-SNE (perplexity {PERPLEXITY}, seed {seed}) of real and generated cells together, "
-        how += f"in {metrics['spaces'][key]}."
+        how, styles, plots = "", dict[str, Style](), dict[str, str]()
+        if any(name in columns for name in checkpoints):
+            plane = tsne(np.array([row.get("point", (row["x"], row["y"])) for row in own]), seed)
+            behind = plane[[row["column"] in (REAL, TRAINING) for row in own]]
+            shown = {name: columns[name] for name in (REAL, *checkpoints) if name in columns}
+            styles = styles_of(sorted({condition for column in shown.values() for condition in column}))
+            how = "In grey the real cells, of training and of this split. "
+            how += f"t-SNE (perplexity {PERPLEXITY}, seed {seed}) of real and generated cells together, "
+            how += f"in {metrics['spaces'][key]}."
+            for place, (name, column) in enumerate(shown.items()):
+                count = sum(map(len, column.values()))
+                cells = {condition: plane[places] for condition, places in sorted(column.items())}
+                ids = re.sub(r"[^a-z]+", "-", f"cells-{key}") + f"-{place}"
+                plot = plot_cells(ids, f"{count} cells of {name}", plane, behind, cells, styles)
+                plots[f"{name} (n = {count})"] = plot
         found.append({"name": section_title(key), "how": how, "legend": styles, "plots": plots})
     return found
 
 
-def tsne(points: NDArray[np.float64], seed: int) -> Plane:
+def tsne(points: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
     """Return a plane on which neighbours among ``points`` (points x dimensions) stay neighbours."""
     from sklearn.manifold import TSNE
 

@@ -9,16 +9,19 @@ from contextlib import contextmanager
 from html import escape
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from cellduality_plugin.errors import needs_extra
 from cellduality_plugin.files import whole_file
 
 if TYPE_CHECKING:
     from cellduality_plugin.evaluation.curves import Panel
-    from cellduality_plugin.evaluation.generated import Plane, Style
+    from cellduality_plugin.evaluation.generated import Style
+
+Plane: TypeAlias = NDArray[np.float64]  # points x two dimensions
 
 INK, MUTED, LINE = "#1b1f24", "#57606a", "#d0d7de"
 PALETTE = ("#2a45a8", "#a33c18", "#3d9a67", "#a08a12", "#3b95c5", "#96206c")
@@ -43,8 +46,7 @@ _METADATA: dict[str, dict[str, None]] = {
 }
 """What would make two files of the same numbers differ."""
 
-_WIDTH, _HEIGHT = 3.6, 2.3
-"""Of a small plot, in inches: on a page of 400 pixels its letters are still 12 pixels high."""
+_WIDTH, _HEIGHT = 3.6, 2.3  # of a small plot, in inches: on a page of 400 pixels its letters are still 12 pixels high
 
 
 @contextmanager

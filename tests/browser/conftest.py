@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import numpy as np
 import pytest
 
 from cellduality_plugin.cell_sentences import Cell
-from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
+from cellduality_plugin.evaluation.evaluate import evaluate
 from cellduality_plugin.evaluation.predictions import PredictionSettings
 from cellduality_plugin.evaluation.report import write_report
+from cellduality_plugin.evaluation.sections import EvaluationSettings
 from cellduality_plugin.parsing import join_response
 from cellduality_plugin.policies.sharded import Request
 from cellduality_plugin.tasks import TASKS
@@ -99,25 +101,19 @@ def training_log(path: Path) -> Path:
 
 def audited(path: Path, **more: Any) -> Path:
     """An audit in which every number is 0.8, of three rewards for two tasks."""
-    names = [
-        f"{who}_{what}" for who in ("choice", "policy", "majority", "product") for what in ("accuracy", "macro_f1")
-    ]
-    names += ["auc", "auc_all_masks", "group_agreement", "best_of_group", "mean_of_group", "zero_variance"]
-    names += ["true_reward", "shuffled_reward", "observed_only_reward"]
+    whose, of = ("choice", "policy", "majority", "product"), ("accuracy", "macro_f1")
+    names = [f"{who}_{what}" for who in whose for what in of] + [f"{what}_of_group" for what in ("best", "mean")]
+    names += ["auc", "auc_all_masks", "group_agreement", "zero_variance"]
+    names += [f"{what}_reward" for what in ("true", "shuffled", "observed_only")]
+    words = "tells the true answer from others <& more>, and follows it in a group"
     every = {
         **{"n": 8, "samples": 8, "masks": 4, "masks_of_a_rollout": 1, "signal_to_noise": 0.2},
         "cost": {"requests": 0.5, "prefilled": 30.0, "decoded": 4.0, "seconds": 0.01},
-        "verdict": {
-            "grade": "agrees",
-            "words": "tells the true answer from others <& more>, and follows it in a group",
-        },
+        "verdict": {"grade": "agrees", "words": words},
         **{name: {"value": 0.8, "n": 8, "interval": [0.6, 0.9]} for name in names},
     }
-    findings = [
-        {"task": task, "reward": reward, **every}
-        for task in ("cell_type_annotation", "conditional_cell_generation")
-        for reward in ("duality", "likelihood", "posterior")
-    ]
+    pairs = product(("cell_type_annotation", "conditional_cell_generation"), ("duality", "likelihood", "posterior"))
+    findings = [{"task": task, "reward": reward, **every} for task, reward in pairs]
     content = {"format": "cellduality-audit", "version": 2, "labels_used": {"s": 4}, "seconds": 9, "settings": {}}
     path.write_text(json.dumps({**content, "findings": findings, **more}))
     return path
@@ -133,9 +129,12 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     skills = {"base": 0.1, "SFT": 0.6, "GRPO": 0.85}
     models = {name: write_model(folder / name) for name in skills}
     settings = EvaluationSettings(PredictionSettings(samples=2), neighbours=(3, 5), components=10, resamples=50)
-    open_player: Callable[[Path], Any] = lambda model: nullcontext(Player(skills[model.name]))  # noqa: E731
     command = ["cellduality", "evaluate", "--data", f"/a/{'long/' * 30}folder"]
-    evaluate(models, data, "test", folder / "run", settings, opener=open_player, command=command)
+
+    def opener(model: Path) -> Any:
+        return nullcontext(Player(skills[model.name]))
+
+    evaluate(models, data, "test", folder / "run", settings, opener=opener, command=command)
     curves = {"GRPO": training_log(folder / "train.log"), "SFT": folder / "gone.log"}
     audit = audited(folder / "audit.json")
     return write_report(folder / "run", folder / "report.html", curves, "A run", audit, data)

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cellduality_plugin.cell_sentences import Cell
-from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
+from cellduality_plugin.evaluation.evaluate import evaluate
 from cellduality_plugin.evaluation.predictions import Prediction, PredictionSettings, predict
-from cellduality_plugin.evaluation.sections import Section, read_sections
+from cellduality_plugin.evaluation.sections import EvaluationSettings, Section, read_sections
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.parsing import join_response
 from cellduality_plugin.policies.sharded import Decoder, Request
@@ -31,10 +32,9 @@ SHARED = ("R0", "R1", "R2")
 OWN = tuple(f"S{number}" for number in range(6))
 """Genes that follow them: two for each type."""
 CONTROL, PERTURBED = "control", "cytokine IFN-beta"
-OF_TWO = EvaluationSettings(
-    PredictionSettings(samples=2), neighbours=(5, 3), components=5, resamples=20, anndata=True, real_cells=True
-)
-"""How the expert is measured on both sources."""
+OF_ONE = EvaluationSettings(PredictionSettings(samples=2), neighbours=(5, 3, 100), components=5, resamples=50)
+OF_TWO = replace(OF_ONE, neighbours=(5, 3), resamples=20, anndata=True, real_cells=True)
+"""How the expert is measured on one source and on both."""
 PAIRS = {
     "made": ("cell_type_annotation", "conditional_cell_generation"),
     "kang": ("drug_exposure_prediction", "perturbation_response_generation"),
@@ -97,12 +97,7 @@ def open_expert(model: Path) -> AbstractContextManager[Decoder]:
 @pytest.fixture
 def opened(expert_decoder: RuleDecoder) -> Callable[[Path], AbstractContextManager[Decoder]]:
     """Opens the same expert for every model."""
-
-    @contextmanager
-    def opener(model: Path) -> Iterator[Decoder]:
-        yield expert_decoder
-
-    return opener
+    return lambda model: nullcontext(expert_decoder)
 
 
 @pytest.fixture(scope="session")
@@ -117,12 +112,9 @@ Entry = tuple[str, bool, Cell]
 
 def made_cells(rng: np.random.Generator) -> list[Entry]:
     """Cells of a type hold eight of that type's own twelve genes, in random order."""
-    found = []
-    for number in range(150):
-        split = "train" if number < 90 else "validation" if number < 120 else "test"
-        cell = Cell(f"made/{number}", drawn(number % 3, rng), {"cell_type": TYPES[number % 3]})
-        found.append((split, number < 45, cell))
-    return found
+    cells = [Cell(f"made/{n}", drawn(n % 3, rng), {"cell_type": TYPES[n % 3]}) for n in range(150)]
+    splits = ["train"] * 90 + ["validation"] * 30 + ["test"] * 30
+    return [(split, number < 45, cell) for number, (split, cell) in enumerate(zip(splits, cells, strict=True))]
 
 
 def kang_cells(rng: np.random.Generator) -> list[Entry]:
@@ -134,14 +126,10 @@ def kang_cells(rng: np.random.Generator) -> list[Entry]:
             untreated = [drawn(block, rng) for _ in range(count)]
             treated = [perturbed(drawn(block, rng)) for _ in range(count)]
             for state, exposure, group in ((CONTROL, "not exposed", untreated), (PERTURBED, "exposed", treated)):
+                obs, condition = {"cell_type": kind, "exposure": exposure}, {"perturbation": state, "drug": "IFN-beta"}
                 for number, genes in enumerate(group):
-                    cell = Cell(
-                        f"kang/{block}-{split}-{exposure[:3]}-{number:02}",
-                        genes,
-                        {"cell_type": kind, "exposure": exposure},
-                        {"perturbation": state, "drug": "IFN-beta"},
-                        control=untreated[number - 1],
-                    )
+                    name = f"kang/{block}-{split}-{exposure[:3]}-{number:02}"
+                    cell = Cell(name, genes, obs, condition, control=untreated[number - 1])
                     found.append((split, split == "train" and number < 8, cell))
     return found
 
@@ -150,10 +138,8 @@ def write_folder(folder: Path, vocabulary: Vocabulary, entries: Sequence[Entry])
     """Write what evaluation reads of a prepared folder."""
     vocabulary.save(folder / "vocabulary.json")
     rng = np.random.default_rng(1)
-    cells = [
-        {"id": c.id, "split": split, "labelled": shown, "genes": list(c.genes), **c.obs, **c.condition}
-        for split, shown, c in entries
-    ]
+    fields = [{"id": c.id, "split": split, "labelled": shown, "genes": list(c.genes)} for split, shown, c in entries]
+    cells = [{**row, **c.obs, **c.condition} for row, (_, _, c) in zip(fields, entries, strict=True)]
     write_jsonl(folder / "cells.jsonl", cells)
     for wanted in sorted({split for split, _, _ in entries} - {"train"}):
         rows = []
@@ -199,6 +185,7 @@ def answered(sections: dict[str, Section], vocabulary: Vocabulary) -> list[Predi
 
 
 def write_model(folder: Path) -> Path:
+    """Write what looks like a checkpoint as far as hashing goes."""
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"hidden_size": 8}))
     (folder / "model.safetensors").write_bytes(b"weights")
@@ -207,8 +194,17 @@ def write_model(folder: Path) -> Path:
 
 @pytest.fixture
 def model(tmp_path: Path) -> Path:
-    """A folder that looks like a checkpoint as far as hashing goes."""
     return write_model(tmp_path / "model")
+
+
+@pytest.fixture(scope="session")
+def run_of_one(one_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What an evaluation of the expert under two names writes. Not to be changed."""
+    folder, command = tmp_path_factory.mktemp("run of one"), ["evaluate", "--twice"]
+    models = dict.fromkeys(("SFT", "GRPO"), write_model(folder / "model"))
+    found = evaluate(models, one_source, "test", folder / "out", OF_ONE, opener=open_expert, command=command)
+    assert json.loads((folder / "out" / "metrics.json").read_text()) == json.loads(json.dumps(found))
+    return folder / "out"
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from functools import partial
-from itertools import permutations
 
 import numpy as np
 import ot
@@ -35,10 +34,6 @@ DISTANCES = {
 
 def points(seed: int, n: int = 30, dimensions: int = 4) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(n, dimensions))
-
-
-def labels(seed: int, n: int = 30) -> list[str]:
-    return np.random.default_rng(seed + 1).choice(list("ABC"), n).tolist()
 
 
 @pytest.mark.parametrize("name", DISTANCES)
@@ -89,25 +84,16 @@ def test_the_frechet_distance_is_that_of_scipys_root_and_scikit_learns_shrinkage
 
 
 @given(seeds, st.sampled_from([1, 3, 5]))
-def test_nearest_labels_are_scikit_learns_where_votes_do_not_tie(seed: int, k: int) -> None:
-    real, names, queries = points(seed), np.array(labels(seed)), points(seed + 2, 20)
-    names = np.where(names == "C", "A", names)  # two labels and odd k: no tied votes
-    expected = KNeighborsClassifier(k).fit(real, names).predict(queries)
+def test_nearest_labels_are_scikit_learns_where_votes_do_not_tie_and_depend_on_no_order(seed: int, k: int) -> None:
+    real, queries = points(seed), points(seed + 2, 20)
+    names, order = np.random.default_rng(seed + 1).choice(list("AB"), 30), np.random.default_rng(seed).permutation(30)
+    expected = KNeighborsClassifier(k).fit(real, names).predict(queries)  # two labels and odd k: no tied votes
     assert distances.nearest_labels(cdist(queries, real), names, k) == expected.tolist()
-
-
-@given(seeds, st.sampled_from([2, 4, 10]))
-def test_nearest_labels_do_not_depend_on_the_order_of_real_cells_even_with_ties(seed: int, k: int) -> None:
-    real, queries = np.round(points(seed, dimensions=1)), np.round(points(seed + 2, 9, 1))  # many equal distances
-    names, order = np.array(labels(seed)), np.random.default_rng(seed).permutation(30)
-    one = distances.nearest_labels(cdist(queries, real), names, k)
-    assert one == distances.nearest_labels(cdist(queries, real[order]), names[order], k)
+    many = np.round(cdist(queries[:, :1], real[:, :1]))  # many equal distances, and an even k
+    shuffled = distances.nearest_labels(many[:, order], names[order], k + 1)
+    assert distances.nearest_labels(many, names, k + 1) == shuffled
     nearest = distances.nearest_labels(np.array([[0.3, 0.1, 0.2, 0.4]]), ["A", "B", "A", "B"], 4)
     assert nearest == ["B"], "of a tie the nearest"
-    apart = cdist(real, real)
-    np.fill_diagonal(apart, np.inf)  # a query must not see itself
-    named, other = distances.nearest_labels(apart, names, k), np.array(["X", *names[1:]])
-    assert distances.nearest_labels(apart, other, k)[0] == named[0]
 
 
 def test_median_bandwidth_is_the_median_over_pairs_and_seeded() -> None:
@@ -159,23 +145,12 @@ def test_wasserstein_is_the_linear_program_and_on_a_line_scipys(seed: int) -> No
 
 @given(seeds)
 @settings(max_examples=20)
-def test_gromov_wasserstein_is_a_local_end_above_the_best_assignment_and_pots(seed: int) -> None:
-    """Of Euclidean distances the best plan of equally many cells is an assignment: all 120 are tried."""
+def test_gromov_wasserstein_is_the_lower_of_two_ends_of_pots_and_sees_shapes_alone(seed: int) -> None:
     one, other = distances.in_order(points(seed, 5, 3)), distances.in_order(points(seed + 1, 5, 3))
-    within, beside = cdist(one, one), cdist(other, other)
-    losses = [np.mean((within - beside[np.ix_(order, order)]) ** 2) for order in permutations(range(5))]
-    [found] = distances.gromov_wasserstein(one, other)
-    assert min(losses) - 1e-9 <= found
-    assert np.abs(np.array(losses) - found).min() < 1e-6, "it ends at some assignment, to the digit"
-    mass = np.full(5, 0.2)
+    within, beside, mass = cdist(one, one), cdist(other, other), np.full(5, 0.2)
     starts = (None, ot.emd(mass, mass, cdist(one, other)))
     ends = [ot.gromov.gromov_wasserstein2(within, beside, mass, mass, symmetric=True, G0=start) for start in starts]
-    assert found == max(0, min(ends)), "the lower of two ends of POT's, to the last digit"
-
-
-@given(seeds)
-def test_gromov_wasserstein_sees_shapes_alone(seed: int) -> None:
-    one = points(seed, 12, 3)
+    assert distances.gromov_wasserstein(one, other) == max(0, min(ends)), "to the last digit"
     turn, _ = np.linalg.qr(points(seed + 1, 3, 3))
     assert distances.gromov_wasserstein(one, one + 7) == pytest.approx([0], abs=1e-9)
     assert distances.gromov_wasserstein(one, one @ turn) <= distances.gromov_wasserstein(one, 2 * one)

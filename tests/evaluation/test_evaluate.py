@@ -10,34 +10,23 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from cellduality_plugin.evaluation.baselines import BASELINES, LOGISTIC, MAJORITY, PROFILES, TRANSFER
-from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
+from cellduality_plugin.evaluation.baselines import BASELINES, CLASS_MEAN, RESAMPLED
+from cellduality_plugin.evaluation.evaluate import evaluate
 from cellduality_plugin.evaluation.metrics import METRICS
 from cellduality_plugin.evaluation.predictions import PredictionSettings
-from cellduality_plugin.files import read_jsonl, write_jsonl
-from tests.evaluation.conftest import OF_TWO, open_expert, write_model
+from cellduality_plugin.evaluation.tables import table
+from tests.evaluation.conftest import OF_ONE, OF_TWO, open_expert
 from tests.refused import refused
 
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
 RESPONSE = "perturbation_response_generation"
 AT_ONCE = ("base", "SFT", "GRPO", "no change", "mean shift", "real cells")
 """The columns of a table of responses."""
-SETTINGS = EvaluationSettings(PredictionSettings(samples=2), neighbours=(5, 3, 100), components=5, resamples=50)
-
-
-@pytest.fixture(scope="module")
-def run(one_source: Path, tmp_path_factory) -> Path:
-    """What an evaluation of the expert under two names writes. Not to be changed."""
-    folder, command = tmp_path_factory.mktemp("twice"), ["evaluate", "--twice"]
-    models = dict.fromkeys(("SFT", "GRPO"), write_model(folder / "model"))
-    found = evaluate(models, one_source, "test", folder / "run", SETTINGS, opener=open_expert, command=command)
-    assert json.loads((folder / "run" / "metrics.json").read_text()) == json.loads(json.dumps(found))
-    return folder / "run"
 
 
 @pytest.fixture
-def metrics(run: Path):
-    return json.loads((run / "metrics.json").read_text())
+def metrics(run_of_one: Path):
+    return json.loads((run_of_one / "metrics.json").read_text())
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -46,20 +35,19 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def test_an_expert_reaches_the_ceiling_and_provenance_tells_what_the_numbers_were_made_from(metrics) -> None:
     assert metrics["columns"]["SFT"] == metrics["columns"]["GRPO"], "one checkpoint"
-    found = {key: metric["value"] for key, metric in metrics["columns"]["SFT"]["metrics"].items()}
-    real = {key: metric["value"] for key, metric in metrics["columns"]["real cells"]["metrics"].items()}
-    assert found[f"{ANNOTATION}/accuracy"] == found[f"{ANNOTATION}/macro_f1"] == 1
-    assert found[f"{GENERATION}/knn_agreement_5"] == real[f"{GENERATION}/knn_agreement_5"] == 1
-    assert found[f"{GENERATION}/dual_similarity"] == 1
-    assert (found[f"{GENERATION}/validity"], found[f"{GENERATION}/duplicates"]) == (1, 0)
+    names = ("SFT", "real cells", "training cells", "class mean")
+    found, real, *baselines = (metrics["columns"][name]["metrics"] for name in names)
+    best = {"knn_agreement_5": 1, "dual_similarity": 1, "validity": 1, "duplicates": 0}
+    assert {key: found[f"{GENERATION}/{key}"]["value"] for key in best} == best
+    assert found[f"{ANNOTATION}/accuracy"]["value"] == found[f"{ANNOTATION}/macro_f1"]["value"] == 1
+    assert real[f"{GENERATION}/knn_agreement_5"]["value"] == 1
     # The expert draws from the very distribution of the real cells: nothing but noise is left of every distance.
-    assert max(found[f"{GENERATION}/mmd"], real[f"{GENERATION}/mmd"]) < 0.01
-    assert found[f"{GENERATION}/spread"] == pytest.approx(real[f"{GENERATION}/spread"], rel=0.2)
-    for name in ("SFT", "real cells"):
-        metric = metrics["columns"][name]["metrics"][f"{GENERATION}/knn_agreement_100"]
+    mmd, spread = ([own[f"{GENERATION}/{key}"]["value"] for own in (found, real)] for key in ("mmd", "spread"))
+    assert (max(mmd) < 0.01, spread[0]) == (True, pytest.approx(spread[1], rel=0.2))
+    for own in (found, real):
+        metric = own[f"{GENERATION}/knn_agreement_100"]
         assert (metric["value"], metric["note"]) == (None, "only 30 real cells")
-    for name in ("training cells", "class mean"):
-        own = metrics["columns"][name]["metrics"]
+    for own in baselines:
         assert {own[f"{GENERATION}/{key}"]["note"] for key in ("validity", "duplicates")} == {"by construction"}
     provenance = metrics["provenance"]
     assert provenance["command"] == ["evaluate", "--twice"]
@@ -104,30 +92,25 @@ def printed(metrics) -> str:
     return console.export_text()
 
 
-def test_table_has_a_row_a_metric_and_headlines_first(metrics) -> None:
+def test_the_table_has_headlines_first_and_of_a_whole_run_cuts_no_number_on_a_small_screen(metrics) -> None:
     lines = [line.strip() for line in printed(metrics).splitlines()]
-    annotation = lines[lines.index("cell type annotation") : lines.index("conditional cell generation")]
+    split = lines.index("conditional cell generation")
+    annotation, generation = lines[lines.index("cell type annotation") : split], lines[split:]
     names = [line.split("  ")[0] for line in annotation if "↑" in line]
     assert names[:3] == ["accuracy ↑", "macro-F1 ↑", "sampled accuracy ↑"]
     assert names[-3:] == ["dual similarity ↑", "sampled dual ↑", "dual given truth ↑"]
-    assert next(line for line in annotation if line.startswith("acc")).split()[2:] == ["1.000*"] * 4 + ["0.333"]
-    assert next(line for line in annotation if line.startswith("dual")).split()[-3:] == ["–"] * 3
-    generation = lines[lines.index("conditional cell generation") :]
+    accuracy, dual = (next(line for line in annotation if line.startswith(name)).split() for name in ("acc", "dual"))
+    assert (accuracy[2:], dual[-3:]) == (["1.000*"] * 4 + ["0.333"], ["–"] * 3)
     assert next(line for line in generation if line.startswith("k-NN")).startswith("k-NN agreement (5) ↑")
     assert "majority" not in "".join(generation[:-2])  # nothing of it was measured there
-
-
-def test_the_table_of_a_whole_run_cuts_no_number_on_a_small_screen() -> None:
-    """Three checkpoints, all baselines, and the longest names there are."""
+    # Three checkpoints, all baselines, and the longest names there are.
     response = {"shift_correlation": -0.1234, "shift_error": 0.00234, "knn_agreement_25": 0.5, "mmd_within_types": 0.5}
-    labels = {"accuracy": 0.5, "macro_f1": 0.5, "dual_similarity": 0.5}
-    sections = {"perturbation_response_generation@ood": response, "drug_sensitivity_prediction": labels}
-    every = {f"{section}/{name}": value for section, own in sections.items() for name, value in own.items()}
     columns = {}
     for name in ("base", "SFT", "GRPO", *BASELINES, "real cells"):
-        of = "drug" if name in (LOGISTIC, TRANSFER, MAJORITY, PROFILES) else "pert" if name in AT_ONCE[3:] else "none"
-        shown = {key: value for key, value in every.items() if name in AT_ONCE[:3] or key.startswith(of)}
-        columns[name] = {"metrics": {key: {"value": value, "better": "higher"} for key, value in shown.items()}}
+        labels = {} if name in (*AT_ONCE, RESAMPLED, CLASS_MEAN) else {"drug_sensitivity_prediction/accuracy": 0.5}
+        own = {f"{RESPONSE}@ood/{key}": value for key, value in response.items()} if name in AT_ONCE else labels
+        found = {key: {"value": value, "better": "higher"} for key, value in own.items()}
+        columns[name] = {"kind": "baseline" if name in BASELINES else "checkpoint", "metrics": found}
     text = printed({"split": "test", "settings": {"neighbours": [25]}, "columns": columns})
     assert "…" not in text
     assert text.count("-0.123") == text.count("0.0023") == 6
@@ -135,33 +118,16 @@ def test_the_table_of_a_whole_run_cuts_no_number_on_a_small_screen() -> None:
         assert name in text
 
 
-def test_names_that_cannot_be_columns_are_refused_and_nothing_is_written_when_a_model_fails(
-    data: Path, model: Path, tmp_path: Path
-) -> None:
+def test_names_that_cannot_be_columns_are_refused_and_nothing_is_written_when_a_model_fails(data, model, tmp_path):
     for name in ("real cells", "majority", "a/b", "", ".hidden"):
         with refused("wrong-name"):
-            evaluate({name: model}, data, "test", tmp_path / "run", SETTINGS)
+            evaluate({name: model}, data, "test", tmp_path / "run", OF_ONE)
     with refused("no-checkpoint"):
-        evaluate({"SFT": tmp_path / "nowhere"}, data, "test", tmp_path / "run", SETTINGS)
+        evaluate({"SFT": tmp_path / "nowhere"}, data, "test", tmp_path / "run", OF_ONE)
     assert not (tmp_path / "run").exists()
 
 
-class Mortal:
-    """An expert who dies after so many batches."""
-
-    def __init__(self, expert, batches: int) -> None:
-        self.expert, self.batches = expert, batches
-
-    def generate(self, requests, title):
-        if not self.batches:
-            raise KeyboardInterrupt
-        self.batches -= 1
-        return self.expert.generate(requests, title)
-
-
-def test_the_order_of_rows_changes_nothing_that_is_written(
-    two_sources: Path, run_of_two: Path, model: Path, tmp_path: Path
-) -> None:
+def test_the_order_of_rows_changes_nothing_that_is_written(two_sources, run_of_two, model, tmp_path):
     shuffled = Path(shutil.copytree(two_sources, tmp_path / "data"))
     for path in shuffled.glob("eval_*.jsonl"):
         lines = path.read_text().splitlines(keepends=True)
@@ -176,11 +142,18 @@ def test_the_order_of_rows_changes_nothing_that_is_written(
     assert str(tmp_path) not in json.dumps(other), "what was measured does not say where"
 
 
-def test_an_evaluation_that_was_stopped_goes_on_and_writes_the_same_bytes(
-    one_source: Path, model: Path, tmp_path: Path, opened, expert_decoder
-) -> None:
+def test_what_was_stopped_goes_on_with_the_same_bytes(one_source, model, tmp_path, opened, expert_decoder):
     asking = PredictionSettings(samples=2, batch=25)
-    settings = replace(SETTINGS, prediction=asking, resamples=10, anndata=True, real_cells=True)
+    settings = replace(OF_ONE, prediction=asking, resamples=10, anndata=True, real_cells=True)
+
+    class Mortal:
+        batches = 9
+
+        def generate(self, requests, title):
+            if not self.batches:
+                raise KeyboardInterrupt
+            self.batches -= 1
+            return expert_decoder.generate(requests, title)
 
     def write(name: str, opener=opened) -> dict[str, bytes]:
         evaluate({"SFT": model}, one_source, "test", tmp_path / name, settings, opener=opener)
@@ -188,39 +161,7 @@ def test_an_evaluation_that_was_stopped_goes_on_and_writes_the_same_bytes(
 
     whole, needed = write("whole"), len(expert_decoder.asked)
     with pytest.raises(KeyboardInterrupt):
-        write("cut", lambda _: nullcontext(Mortal(expert_decoder, 9)))
+        write("cut", lambda _: nullcontext(Mortal()))
     assert list(files_of(tmp_path / "cut")) == ["predictions/SFT.partial"]
     assert write("cut") == whole
     assert len(expert_decoder.asked) == 2 * needed, "nothing was asked twice"
-
-
-def test_greedy_alone_and_drawn_alone_have_their_own_names(metrics, one_source, model, tmp_path: Path, opened) -> None:
-    def names(decode: str) -> set[str]:
-        found = metrics
-        if decode != "both":
-            settings = replace(SETTINGS, prediction=PredictionSettings(samples=2, decode=decode), resamples=10)
-            found = evaluate({"SFT": model}, one_source, "test", tmp_path / decode, settings, opener=opened)
-        assert np.sum(found["columns"]["SFT"]["confusion"][ANNOTATION]["counts"]) == (60 if decode == "sampled" else 30)
-        keys = (key.split("/") for key in found["columns"]["SFT"]["metrics"])
-        return {name for task, name in keys if task == ANNOTATION}
-
-    greedy = {"accuracy", "macro_f1", "dual_similarity", "dual_given_truth"}
-    drawn = {"sampled_accuracy", "sampled_macro_f1", "majority_accuracy", "sampled_dual_similarity"}
-    assert names("greedy") == names("headline") == greedy
-    assert names("sampled") == drawn | {"dual_similarity", "dual_given_truth"}
-    assert names("both") == greedy | drawn
-
-
-def test_a_screen_of_one_kind_of_cells_needs_no_column_of_types(two_sources, model, tmp_path):
-    data = Path(shutil.copytree(two_sources, tmp_path / "data"))
-    rows = list(read_jsonl(data / "cells.jsonl"))
-    for row in rows:
-        if row["id"].startswith("kang/"):
-            del row["cell_type"]
-    write_jsonl(data / "cells.jsonl", rows)
-    found = evaluate({"GRPO": model}, data, "test", tmp_path / "out", OF_TWO, opener=open_expert)
-    response = {key: each for key, each in found["columns"]["GRPO"]["metrics"].items() if key.startswith(RESPONSE)}
-    assert response[f"{RESPONSE}/validity"]["value"] == 1
-    assert response[f"{RESPONSE}/knn_agreement_5"]["value"] > 0.9
-    assert response[f"{RESPONSE}/shift_error"]["value"] is not None
-    assert "cell, cytokine IFN-beta" in (tmp_path / "out" / "points.jsonl").read_text()

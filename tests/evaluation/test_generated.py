@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import pytest
 
 from cellduality_plugin.evaluation import generated
 from cellduality_plugin.evaluation.embedding import rank_profile
-from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
-from cellduality_plugin.evaluation.generated import REAL, TRAINING, Style, maps_of, point_rows, styles_of, tsne
+from cellduality_plugin.evaluation.evaluate import evaluate
+from cellduality_plugin.evaluation.generated import maps_of, point_rows, styles_of, tsne
 from cellduality_plugin.evaluation.predictions import Prediction
+from cellduality_plugin.evaluation.sections import EvaluationSettings
+from cellduality_plugin.evaluation.tables import REAL
 from tests.refused import refused
 
 GENERATION, RESPONSE = "conditional_cell_generation", "perturbation_response_generation"
@@ -25,16 +28,15 @@ def write(tmp_path: Path, sections, vocabulary):
     def written(predictions, **settings):
         path = tmp_path / "cells.h5ad"
         generated.write_generated(path, predictions, list(sections.values()), vocabulary, MADE_FROM, **settings)
-        return sc.read_h5ad(path)
+        return sc.read_h5ad(path) if path.exists() else None
 
     return written
 
 
 def test_scanpy_reads_every_generated_cell_with_its_condition(write, answered, sections, vocabulary) -> None:
+    assert write([]) is None
     adata = write(answered)
-    cells = {
-        f"{p.task}{at}/{p.id}/{p.sample}": p for p in answered for at in ("", "@ood") if isinstance(p.unknown, str)
-    }
+    cells = {f"{p.task}{at}/{p.id}/{p.sample}": p for p in answered for at in ("", "@ood")}
     assert adata.n_obs == sum(isinstance(p.unknown, str) for p in answered) == 60 + 96 + 64
     assert adata.var_names.tolist() == list(vocabulary.genes)
     assert adata.obs_names.is_unique
@@ -42,20 +44,19 @@ def test_scanpy_reads_every_generated_cell_with_its_condition(write, answered, s
     assert values[rank > 0] == pytest.approx(rank_profile(8)[rank[rank > 0] - 1], abs=1e-6)
     assert not values[rank == 0].any()
     for name, ranks, row in zip(adata.obs_names, rank, adata.obs.to_dict("records"), strict=True):
-        p = cells[name]
+        p, kind, state = cells[name], row["cell_type"], row["state"]
         assert tuple(vocabulary.genes[place] for place in np.argsort(ranks, kind="stable") if ranks[place]) == p.answer
         assert (row["row"], row["task"], row["sample"], row["validity"]) == (p.id, p.task, p.sample, p.validity)
         assert (row["dual_similarity"], row["parsed"], row["failure"]) == (p.similarity, True, "")
-        kind, state = row["cell_type"], row["state"]
-        assert row["condition"] == (f"{kind}, {state}" if p.task == RESPONSE else kind)
-        assert p.unknown == (state if p.task == RESPONSE else kind)
+        of_response = p.task == RESPONSE
+        assert (row["condition"], p.unknown) == ((f"{kind}, {state}", state) if of_response else (kind, kind))
     assert set(adata.obs["section"]) == {key for key, section in sections.items() if section.writes_cells}
     provenance = adata.uns["cellduality"]
     assert json.loads(provenance["made_from"]) == MADE_FROM
     assert provenance["X"].startswith("1 - log(rank)/log(9)")
 
 
-def test_real_cells_and_what_could_not_be_read_may_stand_beside_them(write, sections, vocabulary, tmp_path) -> None:
+def test_real_cells_and_what_could_not_be_read_may_stand_beside_them(write, sections) -> None:
     row = next(iter(sections[GENERATION].rows))[1]
     adata = write([Prediction(row, GENERATION, 1, "B", None, "", None, "unclosed", drawn=True)], real=True)
     real, unread = (adata[adata.obs["origin"] == origin] for origin in ("real", "generated"))
@@ -64,17 +65,12 @@ def test_real_cells_and_what_could_not_be_read_may_stand_beside_them(write, sect
     held_out = {s.key: s.reference.held_out for s in sections.values() if s.writes_cells}
     assert real.n_obs == sum(map(len, held_out.values()))
     for key, cells in held_out.items():
-        own = real[real.obs["section"] == key]
-        assert own.obs["row"].tolist() == list(cells.ids)
-        assert own.obs["condition"].tolist() == list(cells.names)
-    generated.write_generated(tmp_path / "none.h5ad", [], list(sections.values()), vocabulary, MADE_FROM)
-    assert not (tmp_path / "none.h5ad").exists()
+        own = real[real.obs["section"] == key].obs
+        assert (own["row"].tolist(), own["condition"].tolist()) == (list(cells.ids), list(cells.names))
 
 
-def test_without_the_package_it_is_told_before_anything_is_asked(
-    data: Path, model: Path, tmp_path: Path, opened, expert_decoder, monkeypatch
-) -> None:
-    monkeypatch.setattr(generated.importlib.util, "find_spec", lambda name: None)
+def test_without_the_package_it_is_told_before_any_question(data, model, tmp_path, opened, expert_decoder, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with refused("not-installed"):
         evaluate({"SFT": model}, data, "test", tmp_path / "run", EvaluationSettings(anndata=True), opener=opened)
     assert expert_decoder.asked == []
@@ -92,28 +88,21 @@ def test_a_map_has_a_place_for_everyone_however_few_and_a_seed_fixes_it():
 
 def test_a_map_of_a_section_shows_held_out_cells_and_every_cell_that_could_be_read(sections, answered):
     metrics = {"spaces": dict.fromkeys(sections, "PCA"), "settings": {"seed": 0}}
-    found = maps_of(point_rows({"GRPO": answered}, [*sections.values()]), metrics, ["GRPO"])
+    rows = [*point_rows({"<i>": answered}, [*sections.values()])]
+    found = maps_of(rows, metrics, ["<i>"])
     assert len(found) == sum(each.writes_cells for each in sections.values())
-    section = sections["conditional_cell_generation"]
+    section = sections[GENERATION]
     read = sum((p.task, p.id) in section.rows and p.answer is not None for p in answered)
     real = len(section.reference.held_out)
-    assert list(found[0]["plots"]) == [f"{REAL} (n = {real})", f"GRPO (n = {read})"]
+    assert list(found[0]["plots"]) == [f"{REAL} (n = {real})", f"<i> (n = {read})"]
     assert [plot.count("<use ") for plot in found[0]["plots"].values()] == [real, read]
     assert [plot.count("<image ") for plot in found[0]["plots"].values()] == [1, 1]
-
-
-def row(column, x=0.0):
-    """A point as older evaluations wrote it."""
-    return {"section": "a", "column": column, "condition": "<b>", "x": x, "y": x}
-
-
-def test_names_are_text_and_without_a_cell_that_could_be_read_there_is_no_plot():
-    one = {"spaces": {"a": "PCA"}, "settings": {"seed": 0}}
-    [found] = maps_of([row(TRAINING), row(REAL, x=1.0), row("<i>", x=0.5)], one, ["<i>"])
-    text = "".join(found["plots"].values())
-    assert ("<i>" in text, "&lt;i&gt;" in text) == (False, True)
-    assert maps_of([row(TRAINING), row(REAL)], one, ["GRPO"])[0]["plots"] == {}
-    assert maps_of([], one, ["GRPO"]) == []
+    text = "".join(found[0]["plots"].values())
+    assert ("<i>" in text, "&lt;i&gt;" in text) == (False, True), "names are text"
+    assert {str(each["plots"]) for each in maps_of(rows, metrics, ["SFT"])} == {"{}"}, "nothing of it could be read"
+    assert maps_of([], metrics, ["<i>"]) == []
+    old = [{key: value for key, value in row.items() if key != "point"} for row in rows]
+    assert len(maps_of(old, metrics, ["<i>"])) == len(found), "points as older evaluations wrote them"
 
 
 def test_no_two_conditions_look_alike():
@@ -125,4 +114,4 @@ def test_no_two_conditions_look_alike():
         assert all(styles[f"{kind}, IFN"].colour == styles[f"{kind}, control"].colour for kind in kinds)
         assert {styles[f"{kind}, control"].shape for kind in kinds} <= {"dot", "square"}
     assert len(set(styles_of([f"{kind}, {state}" for kind in "ABCDEFG" for state in "abc"]).values())) == 21
-    assert styles_of(["a"]) == {"a": Style(1, "dot")}
+    assert styles_of(["a"]) == {"a": (1, "dot")}

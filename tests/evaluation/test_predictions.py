@@ -9,6 +9,7 @@ import pytest
 from cellduality_plugin.evaluation.predictions import (
     PROMPT_TOO_LONG,
     PredictionSettings,
+    counted,
     predict,
     predict_checkpoint,
     read_rows,
@@ -25,9 +26,7 @@ def examples(data):
     return read_rows(data / "eval_test.jsonl")
 
 
-def test_labels_are_greedy_and_drawn_and_cells_are_drawn_with_seeds_of_their_own(
-    examples, vocabulary, expert_decoder
-) -> None:
+def test_labels_are_greedy_and_drawn_and_cells_drawn_each_with_a_seed(examples, data, vocabulary, expert_decoder):
     made = predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=3))
     counts = Counter((p.task, p.drawn) for p in made)
     assert counts == {(ANNOTATION, False): 30, (ANNOTATION, True): 90, (GENERATION, True): 90}
@@ -37,6 +36,28 @@ def test_labels_are_greedy_and_drawn_and_cells_are_drawn_with_seeds_of_their_own
     assert len({request.seed for request in asked["Write"]}) == 90
     names = Counter(r.temperature for r in expert_decoder.asked if r.prompt.startswith("Name"))
     assert names == {0.0: 30 + 90 + 30, 1.0: 90}, "greedy labels, the types of generated cells and of true ones"
+    prompts = {request.prompt for request in expert_decoder.asked}
+    assert {row["input"] for row in read_jsonl(data / "eval_test.jsonl")} <= prompts
+    for p, request in zip([p for p in made if p.task == ANNOTATION], asked["Some genes"], strict=False):
+        # The expert lists all genes of the type that it was not shown, the hidden ones among them.
+        assert (p.answer, set(p.unknown) <= set(p.rebuilt), 0 < p.similarity < 1) == (p.gold, True, True)
+        assert f"Type: {p.answer}" in request.prompt
+        assert not set(p.unknown) & set(request.prompt.split()), "the dual sees the observed genes only"
+    assert {p.reward for p in made if p.task == GENERATION} == {1}
+
+
+@pytest.mark.parametrize(
+    ("decode", "counts"),
+    [
+        ("headline", {(ANNOTATION, False): 30, (GENERATION, True): 60}),
+        ("greedy", {(ANNOTATION, False): 30, (GENERATION, False): 30}),
+        ("sampled", {(ANNOTATION, True): 60, (GENERATION, True): 60}),
+    ],
+)
+def test_answers_are_decoded_as_asked_for(decode, counts, examples, vocabulary, expert_decoder) -> None:
+    made = predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=2, decode=decode))
+    assert Counter((p.task, p.drawn) for p in made) == counts
+    assert counted(made) == made
 
 
 def test_the_dual_is_asked_once_a_row_with_the_true_answer(examples, vocabulary) -> None:
@@ -58,44 +79,24 @@ def test_the_dual_is_asked_once_a_row_with_the_true_answer(examples, vocabulary)
             assert p.rebuilt == ("G35",), "its own answer is NK"
 
 
-def test_an_expert_is_right_in_both_directions_of_the_prompts_of_the_rows(
-    examples, data, vocabulary, expert_decoder
-) -> None:
-    made = predict(expert_decoder, examples, vocabulary, PredictionSettings(samples=1))
-    asked = [request.prompt for request in expert_decoder.asked]
-    assert {row["input"] for row in read_jsonl(data / "eval_test.jsonl")} <= {*asked}
-    own = [p for p in made if p.task == ANNOTATION]
-    for p, prompt in zip(own, [prompt for prompt in asked if prompt.startswith("Some genes")], strict=False):
-        # The expert lists all genes of the type that it was not shown, the hidden ones among them.
-        assert (p.answer, set(p.unknown) <= set(p.rebuilt), 0 < p.similarity < 1) == (p.gold, True, True)
-        assert f"Type: {p.answer}" in prompt
-        assert not set(p.unknown) & set(prompt.split()), "the dual sees the observed genes only"
-    assert {p.reward for p in made if p.task == GENERATION} == {1}
-
-
 def test_what_cannot_be_read_or_asked_is_data_and_without_gold_there_is_no_truth_to_tell(examples, vocabulary) -> None:
     """Labels that do not exist and a prompt that is too long; then a dual whose prompt is."""
 
-    def poor(request):
-        return None if request.prompt.startswith("Write") else "no such type"
+    def answered(rows, too_long: str, answer: str):
+        decoder = RuleDecoder(lambda request: None if request.prompt.startswith(too_long) else answer)
+        return predict(decoder, rows, vocabulary, PredictionSettings(samples=1))
 
-    made = predict(RuleDecoder(poor), examples, vocabulary, PredictionSettings(samples=1))
+    made = answered(examples, "Write", "no such type")
     failures = {(ANNOTATION, "unknown_label"), (GENERATION, PROMPT_TOO_LONG)}
     assert {(p.task, p.failure) for p in made} == failures
     assert {(p.similarity, p.rebuilt, p.dual_response) for p in made} == {(0.0, None, "")}
-
-    def half(request):
-        return None if request.prompt.startswith("Some genes") else "B"
-
     blind = {key: replace(example, gold=None) for key, example in examples.items() if key[0] == ANNOTATION}
-    made = predict(RuleDecoder(half), blind, vocabulary, PredictionSettings())
+    made = answered(blind, "Some genes", "B")
     assert {(p.answer, p.dual_failure, p.similarity, p.reward) for p in made} == {("B", PROMPT_TOO_LONG, 0.0, 0.0)}
     assert {(p.truth_similarity, p.truth_rebuilt, p.truth_dual_failure) for p in made} == {(None, None, "")}
 
 
-def test_a_finished_file_is_read_and_anything_else_made_anew(
-    examples, vocabulary, model: Path, tmp_path: Path, opened, expert_decoder
-) -> None:
+def test_a_finished_file_is_read_and_others_made_anew(examples, vocabulary, model, tmp_path, opened, expert_decoder):
     out = tmp_path / "run" / "model.jsonl"
 
     made: list = []

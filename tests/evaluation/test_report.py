@@ -4,19 +4,19 @@ import json
 import os
 import re
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cellduality_plugin.evaluation.confidence import confidence_metrics, reliability, risk_coverage, set_metrics
-from cellduality_plugin.evaluation.curves import chosen, divided, parse_log, read_curves
-from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
-from cellduality_plugin.evaluation.predictions import PredictionSettings
+from cellduality_plugin.evaluation.curves import chosen, divided, read_curves
+from cellduality_plugin.evaluation.evaluate import evaluate
 from cellduality_plugin.evaluation.report import needed_to_repeat, questions_of, write_report
 from cellduality_plugin.tasks import TASKS
 from tests.browser.conftest import audited
-from tests.evaluation.conftest import open_expert, write_model
+from tests.evaluation.conftest import OF_ONE, RuleDecoder
 from tests.refused import refused
 
 LOG = "\n".join(
@@ -42,18 +42,9 @@ def tags_of(text: str) -> tuple[list[str], dict[str, list[str]]]:
     return tags, values
 
 
-@pytest.fixture(scope="module")
-def evaluated(one_source: Path, tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("evaluated")
-    models = dict.fromkeys(("SFT", "GRPO"), write_model(folder / "model"))
-    settings = EvaluationSettings(PredictionSettings(samples=1), neighbours=(3,), components=3, resamples=10)
-    evaluate(models, one_source, "test", folder / "run", settings, opener=open_expert)
-    return folder / "run"
-
-
 @pytest.fixture
-def run(evaluated: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(evaluated, tmp_path / "run"))
+def run(run_of_one: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(run_of_one, tmp_path / "run"))
 
 
 def confidence() -> dict:
@@ -69,26 +60,28 @@ def confidence() -> dict:
 
 
 @pytest.fixture(scope="module")
-def text(evaluated: Path, tmp_path_factory) -> str:
+def text(run_of_one: Path, tmp_path_factory) -> str:
     """The page of a run with everything there may be: an audit with a choice, confidence, curves, ground truth."""
     folder = tmp_path_factory.mktemp("whole")
-    run = Path(shutil.copytree(evaluated, folder / "run"))
+    run = Path(shutil.copytree(run_of_one, folder / "run"))
     (run / "confidence.json").write_text(json.dumps(confidence()))
     choice = {"conditional_cell_generation": {"reward": "", "contender": None, "why": "none <agrees>"}}
     audited(folder / "audit.json", choice=choice)
     (folder / "empty").mkdir()
     own = "'dual_reward/cell_type_annotation': {}, 'dual_share/cell_type_annotation': 0.5, 'dual_truncated': 0.5"
     truth = ", 'dual_truth/cell_type_annotation': 0.25, 'dual_truth_share/cell_type_annotation': 0.5"
-    for name, more in {"with": truth, "without": ""}.items():
-        lines = [f"Global step {n}: {{{own.format(n / 20)}{more}}}" for n in range(1, 8)]
-        (folder / f"{name}.log").write_text("\n".join(lines))
-    (folder / "train.log").write_text(LOG)
-    curves = {"SFT": folder / "nowhere.log", "base": folder / "empty", "plain": folder / "train.log"}
-    curves |= {"with": folder / "with.log", "without": folder / "without.log"}
+    logs = {"plain": LOG} | {
+        name: "\n".join(f"Global step {n}: {{{own.format(n / 20)}{more}}}" for n in range(1, 8))
+        for name, more in {"with": truth, "without": ""}.items()
+    }
+    curves = {"SFT": folder / "nowhere.log", "base": folder / "empty"}
+    for name, lines in logs.items():
+        curves[name] = folder / f"{name}.log"
+        curves[name].write_text(lines)
     return write_report(run, folder / "report.html", curves, "A run", folder / "audit.json").read_text()
 
 
-def test_the_page_is_well_formed_loads_nothing_and_tells_what_was_found(evaluated: Path, text: str) -> None:
+def test_the_page_is_well_formed_loads_nothing_and_tells_what_was_found(run_of_one: Path, text: str) -> None:
     tags, values = tags_of(text)
     loads = [load for name in ("src", "href", "xlink:href", "action", "poster") for load in values.get(name, ())]
     assert all(load.startswith(("#", "data:")) for load in loads)
@@ -100,7 +93,7 @@ def test_the_page_is_well_formed_loads_nothing_and_tells_what_was_found(evaluate
     assert re.findall(r'<h2 id="(\w+)"', text) == re.findall(r'<li><a href="#(\w+)"', text)
     assert "GRPO is better than SFT" in text
     assert re.search("o baseline beats every checkpoint in any of|A baseline beats every checkpoint in", text)
-    metrics = json.loads((evaluated / "metrics.json").read_text())
+    metrics = json.loads((run_of_one / "metrics.json").read_text())
     assert all(space in text for space in metrics["spaces"].values())
     assert metrics["provenance"]["models"]["SFT"]["model"] in text
     assert text.count("<b>best reward") == text.count("<b>worst reward") == 2
@@ -133,9 +126,7 @@ def test_what_was_not_given_is_not_on_the_page_and_markup_in_model_output_stays_
     assert len(bare) < 300_000
 
 
-def test_the_prepared_folder_adds_the_questions_and_the_same_run_is_the_same_page(
-    run_of_two: Path, two_sources: Path, tmp_path: Path
-) -> None:
+def test_the_prepared_folder_adds_the_questions_and_the_same_run_is_the_same_page(run_of_two, two_sources, tmp_path):
     pages = [write_report(run_of_two, tmp_path / name, data=two_sources).read_text() for name in "ab"]
     without = write_report(run_of_two, tmp_path / "c").read_text()
     assert pages[0] == pages[1]
@@ -145,12 +136,11 @@ def test_the_prepared_folder_adds_the_questions_and_the_same_run_is_the_same_pag
     assert all(told in without for told in ("t-SNE (perplexity", "B cell, cytokine IFN-beta", "mean shift"))
 
 
-def test_a_run_without_readable_cells_still_has_a_report(
-    data: Path, model: Path, tmp_path: Path, opened, expert_decoder
-) -> None:
-    expert_decoder.rule = lambda request: "???"
-    settings = EvaluationSettings(PredictionSettings(samples=1), neighbours=(3,), resamples=10)
-    evaluate({"base": model}, data, "test", tmp_path / "run", settings, opener=opened)
+def test_a_run_without_readable_cells_still_has_a_report(data: Path, model: Path, tmp_path: Path) -> None:
+    def opener(model):
+        return nullcontext(RuleDecoder(lambda request: "???"))
+
+    evaluate({"base": model}, data, "test", tmp_path / "run", OF_ONE, opener=opener)
     text = write_report(tmp_path / "run", tmp_path / "report.html").read_text()
     assert "No checkpoint generated a cell that could be read." in text
     assert re.search(r"unknown_label</th><td>30</td>", text)
@@ -177,12 +167,13 @@ def test_event_files_become_curves(tmp_path: Path) -> None:
     assert read_curves(tmp_path / "tb") == {"reward": [(1, 0.25), (2, 0.5)], "eval/score": [(1, 0.25), (2, 0.5)]}
 
 
-def test_the_reward_comes_first_and_what_says_nothing_is_left_out() -> None:
-    finite = {name: points for name, points in parse_log(LOG.splitlines()).items() if name != "loss"}
+def test_the_reward_comes_first_and_what_says_nothing_is_left_out(tmp_path: Path) -> None:
+    (log := tmp_path / "log").write_text(f"{LOG}\nGlobal step 5: {{'reward': 0.9}}")
+    finite = {name: points for name, points in read_curves(log).items() if name != "loss"}
     assert list(chosen(finite)) == ["reward", "dual_similarity", "kl"]
     assert "score" not in chosen({"score": finite["reward"], **finite})
     assert list(chosen(finite, at_most=1)) == ["reward"]
-    assert parse_log([*LOG.splitlines(), "Global step 5: {'reward': 0.9}"])["reward"][-1] == (5, 0.9), "resumed"
+    assert finite["reward"][-1] == (5, 0.9), "resumed"
     means = {"dual_reward/t": [(1, 0.25), (2, 0.5)], "dual_share/t": [(1, 0.5), (2, 0.5)], "dual_groups": [(1, 1.0)]}
     assert divided(means) == {"dual_reward/t": [(1, 0.5), (2, 1.0)]}
 
@@ -195,12 +186,10 @@ def metrics(run_of_two: Path):
 def test_the_questions_are_those_of_the_folder_that_was_evaluated(metrics, two_sources, tmp_path):
     assert list(questions_of(metrics, two_sources, TASKS)) == list(metrics["spaces"])
     other = shutil.copytree(two_sources, tmp_path / "other")
-    with (other / "cells.jsonl").open("a") as stream:
-        stream.write("\n")
-    for _ in ("changed", "gone"):
+    for spoil in (lambda path: path.write_text("{}"), Path.unlink):
+        spoil(other / "cells.jsonl")
         with refused("other-data"):
             questions_of(metrics, other, TASKS)
-        (other / "cells.jsonl").unlink(missing_ok=True)
 
 
 def test_commands_in_the_order_of_their_stages_seeds_rewards_and_hashes_are_told(metrics, tmp_path):

@@ -12,15 +12,21 @@ from cellduality_plugin.evaluation.generated import point_rows
 from cellduality_plugin.evaluation.metrics.registry import BY_CONSTRUCTION
 from cellduality_plugin.evaluation.page import results
 from cellduality_plugin.evaluation.predictions import Prediction
-from cellduality_plugin.evaluation.tables import baseline_wins, best_columns, compared, headlines, sentences, wins_line
+from cellduality_plugin.evaluation.tables import REAL, best_columns, compared, headlines, sentences, wins_line
 from cellduality_plugin.parsing import Failure
 
 LABELS, CELLS = "cell_type_annotation", "conditional_cell_generation"
-KINDS = {"SFT": "checkpoint", "GRPO": "checkpoint", "majority": "baseline", "logistic": "baseline", "real": "real"}
+KINDS = {"SFT": "checkpoint", "GRPO": "checkpoint", "majority": "baseline", "logistic": "baseline", REAL: "real"}
 
 
-def row(better: str = "higher", note: str = "", **values: float | None):
-    return {name: {"value": value, "better": better, "note": note} for name, value in values.items()}
+def metric(value, interval=None, better="higher", note=""):
+    return {"value": value, "better": better, "interval": interval, "note": note}
+
+
+def row(better="higher", note="", real=None, **values):
+    """One metric by column, of real cells if they have it."""
+    values |= {} if real is None else {REAL: real}
+    return {name: metric(value, None, better, note) for name, value in values.items()}
 
 
 def evaluation(task="task", **rows):
@@ -42,15 +48,14 @@ def evaluation(task="task", **rows):
         (row(SFT=0.7, GRPO=0.7, majority=0.6), {"SFT", "GRPO"}),
         (row(SFT=None, GRPO=0.7, majority=0.8), {"majority"}),
         (row(SFT=0.7, GRPO=None, real=0.9), set()),
-        (row(SFT=None), set()),
         ({}, set()),
     ],
 )
-def test_the_best_of_a_row(cells, best) -> None:
-    assert best_columns(cells, "real") == best
+def test_the_best_of_a_row(cells, best):
+    assert best_columns(cells) == best
 
 
-def test_baselines_that_beat_every_checkpoint() -> None:
+def test_baselines_that_beat_every_checkpoint():
     found = evaluation(
         accuracy=row(SFT=0.5, GRPO=0.7, majority=0.6, logistic=0.8),
         f1=row(SFT=0.5, GRPO=0.7, majority=0.6, real=1.0),
@@ -61,19 +66,13 @@ def test_baselines_that_beat_every_checkpoint() -> None:
         spread=row("like real cells", SFT=0.5, GRPO=1.3, majority=0.9, real=1.0),
         validity=row(SFT=0.9) | row(note=BY_CONSTRUCTION, majority=1.0),
     )
-    won = baseline_wins(found)
-    assert won == {f"task/{key}": key not in ("f1", "tie") for key in ("accuracy", "f1", "error", "tie", "spread")}
-    assert wins_line(won) == "A baseline beats every checkpoint in 3 of 5 rows that both have: task 3 of 5."
-    even = baseline_wins(evaluation(accuracy=row(SFT=0.5, majority=0.5)))
+    assert wins_line(found) == "A baseline beats every checkpoint in 3 of 5 rows that both have: task 3 of 5."
+    even = evaluation(accuracy=row(SFT=0.5, majority=0.5))
     assert wins_line(even) == "No baseline beats every checkpoint in any of 1 rows that both have."
 
 
-def metric(value, interval=None, better="higher"):
-    return {"value": value, "better": better, "interval": interval}
-
-
 def one(before, after, name="accuracy", task=LABELS, **others):
-    [found] = headlines(evaluation(task, **{name: {"SFT": before, "GRPO": after, **others}}), ["SFT", "GRPO"])
+    [found] = headlines(evaluation(task, **{name: {"SFT": before, "GRPO": after, **others}}))
     return found
 
 
@@ -112,10 +111,12 @@ def test_the_best_of_a_headline_and_whether_a_baseline_wins():
 
 def test_the_summary_opens_with_what_changed_and_names_baselines_that_win():
     cells = {"SFT": metric(0.5, [0.4, 0.6]), "GRPO": metric(0.7, [0.6, 0.8]), "logistic": metric(0.8)}
-    change, baselines = sentences(headlines(evaluation(LABELS, accuracy=cells), ["SFT", "GRPO"]), ["SFT", "GRPO"])
+    change, baselines = sentences(headlines(evaluation(LABELS, accuracy=cells)), ["SFT", "GRPO"])
     assert "cell type annotation (accuracy 0.500 to 0.700)" in change
     assert "logistic in cell type annotation" in baselines
-    [alone] = headlines(evaluation(LABELS, accuracy={"SFT": metric(0.5)}), ["SFT"])
+    found = evaluation(LABELS, accuracy={"SFT": metric(0.5)})
+    del found["columns"]["GRPO"]
+    [alone] = headlines(found)
     assert (alone["before"], alone["after"]["value"], alone["verdict"]) == (None, 0.5, "–")
     assert sentences([alone], ["SFT"]) == []
 
@@ -126,8 +127,8 @@ def test_the_last_checkpoint_is_held_against_sft_or_the_one_before_by_the_first_
         assert compared({"columns": columns}) == pair.split()
     both = {"SFT": metric(0.1), "GRPO": metric(0.2)}
     assert one(*both.values(), name="knn_agreement_3", task=f"{CELLS}@ood")["metric"] == "k-NN agreement (3) ↑"
-    assert headlines(evaluation(CELLS, knn_agreement_5=both), ["SFT", "GRPO"]) == []
-    assert headlines(evaluation(LABELS, accuracy={**both, "GRPO": metric(None)}), ["SFT", "GRPO"]) == []
+    assert headlines(evaluation(CELLS, knn_agreement_5=both)) == []
+    assert headlines(evaluation(LABELS, accuracy={**both, "GRPO": metric(None)})) == []
 
 
 def test_a_table_a_section_and_what_no_column_has_is_told_once_with_its_reason(run_of_two):
@@ -196,14 +197,14 @@ def test_wrong_labels_by_how_often_and_what_they_are_paid_beside_right_ones():
 
 
 def test_a_content_dual_of_a_wrong_label_or_of_a_cell_that_is_another_is_hollow(sections, questions, answered):
-    [found] = results.hollow_labels({LABELS: MADE}, {})
+    [found] = results.hollow({LABELS: MADE}, [], 5, {})
     assert (found["number"], found["of"]) == (2, 4)  # similarity of at least 0.4, the median of right ones
     assert [each["prediction"].id for each in found["traces"]] == ["set/5", "set/3"]
-    assert results.hollow_labels({LABELS: [MADE[5]]}, {}) == [], "without a right label nothing says what is content"
+    assert results.hollow({LABELS: [MADE[5]]}, [], 5, {}) == [], "without a right label nothing says what is content"
 
     def hollow(predictions):
         rows = [row for row in point_rows({"GRPO": predictions}, [sections[CELLS]]) if row["column"] == "GRPO"]
-        return results.hollow_cells(predictions, rows, 5, questions)
+        return results.hollow({CELLS: predictions}, rows, 5, questions)
 
     own = sections[CELLS].own(answered)
     assert [(each["number"], each["of"]) for each in hollow(own)] == [(0, sum(p.similarity == 1 for p in own))]

@@ -123,8 +123,7 @@ def scfid_shrunk(cells: Cells) -> Measurement:
     return _mean_distance(cells, _by_type(cells), partial(distances.frechet, shrinkage=True), _scfid_resamples(cells))
 
 
-Used: TypeAlias = tuple[Sequence[Sequence[Pair]], str]
-"""The pairs of each draw that a distance is the mean over, and what they are."""
+Used: TypeAlias = tuple[Sequence[Sequence[Pair]], str]  # the pairs of each draw that a distance is over, and a note
 
 
 def _mmd(cells: Cells, used: Used) -> Measurement:

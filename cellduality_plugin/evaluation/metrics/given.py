@@ -18,17 +18,14 @@ from cellduality_plugin.evaluation.embedding import Embedding
 from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.files import read_jsonl
 
-NEIGHBOURS = (10, 3, 5, 25)
-"""The k of the k-NN classifiers, the headline first."""
-ONE_KIND = "cell"
-"""What a cell is called that has neither a type nor a line, as in a screen of one of them."""
+NEIGHBOURS = (10, 3, 5, 25)  # the k of the k-NN classifiers, the headline first
+ONE_KIND = "cell"  # what a cell is called that has neither a type nor a line, as in a screen of one of them
 LEAST_CELLS_OF_A_TYPE = 10  # on either side: types with fewer are left out of distances within types
 _REAL_DRAWS = 4
 
 Names: TypeAlias = Sequence[str] | NDArray[Any]
 Places: TypeAlias = NDArray[np.int64]
-Sample: TypeAlias = tuple[Matrix, NDArray[Any]]
-"""Points, and the name of each."""
+Sample: TypeAlias = tuple[Matrix, NDArray[Any]]  # points, and the name of each
 Pair: TypeAlias = tuple[Matrix, Matrix, Counts]
 """The generated and the real cells of one name (or of all), and how often each is in every bootstrap sample."""
 

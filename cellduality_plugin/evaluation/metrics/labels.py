@@ -17,8 +17,7 @@ from cellduality_plugin.evaluation.predictions import Prediction, counted
 if TYPE_CHECKING:
     from cellduality_plugin.evaluation.sections import Section
 
-Both: TypeAlias = tuple[Sequence[str], Sequence[str]]
-"""Gold labels and answers; an answer that could not be read is an empty string."""
+Both: TypeAlias = tuple[Sequence[str], Sequence[str]]  # gold labels, and answers: empty if they could not be read
 
 
 @metric(
@@ -62,8 +61,10 @@ def measure(made: Sequence[Prediction], section: Section) -> dict[str, Measureme
     ways = {"": (sorted(greedy), types)}
     if drawn:
         ways["sampled_"] = drawn, [f"{len(drawn[0][0])} drawn a cell", *types]
-        votes: list[Both] = [(gold[:1], [majority_vote(answers)]) for gold, answers in drawn]
-        ways["majority_"] = votes, [*ways["sampled_"][1], "the commonest of which counts"]
+        # Of equally common answers the one drawn first; unreadable ones do not vote.
+        votes = [(gold[:1], Counter(filter(None, answers)).most_common(1)) for gold, answers in drawn]
+        commonest: list[Both] = [(gold, [vote[0][0] if vote else ""]) for gold, vote in votes]
+        ways["majority_"] = commonest, [*ways["sampled_"][1], "the commonest of which counts"]
     return {
         f"{SHARED if shared else ''}{way}{each.key}": _over_cells(each, cells, section.reference, note)
         for way, (cells, note) in ways.items()
@@ -92,12 +93,6 @@ def _by_cell(made: Sequence[Prediction], section: Section) -> list[Both]:
             rows.setdefault(p.id, []).append(p)
     said = [([str(p.gold) for p in own], [p.answer for p in own]) for own in rows.values()]
     return [section.comparable(gold, [a if isinstance(a, str) else "" for a in answers]) for gold, answers in said]
-
-
-def majority_vote(answers: Sequence[str]) -> str:
-    """Return the commonest answer, of equally common ones the one drawn first; unreadable ones (empty) do not vote."""
-    votes = Counter(filter(None, answers))
-    return max(votes, key=votes.__getitem__) if votes else ""
 
 
 def confusion(made: Sequence[Prediction], section: Section, labels: Sequence[str]) -> NDArray[np.int64]:
@@ -142,6 +137,5 @@ def measure_duals(made: Sequence[Prediction], section: Section) -> dict[str, Mea
 
 def failures(predictions: Sequence[Prediction]) -> dict[str, int]:
     """Return how often each reason kept an answer or a reconstruction from being read."""
-    primal = Counter(p.failure for p in predictions if p.failure)
-    dual = Counter(f"dual_{p.dual_failure}" for p in predictions if p.dual_failure)
-    return dict(sorted((primal + dual).items()))
+    causes = (cause for p in predictions for cause in (p.failure, p.dual_failure and f"dual_{p.dual_failure}"))
+    return dict(sorted(Counter(filter(None, causes)).items()))

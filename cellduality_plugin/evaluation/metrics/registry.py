@@ -23,10 +23,8 @@ PREFIXES: Mapping[Group, Mapping[str, str]] = {
     "dual": {"": "{}"},
 }
 """What the names of a group's metrics begin with, each being measured so often, and titles; in the order of tables."""
-SHARED = "coarse_"
-"""What the names of label metrics begin with where labels are compared by shared types."""
-BY_CONSTRUCTION = "by construction"
-"""The note of a value that is no merit of its column: real genes, each once, are always valid."""
+SHARED = "coarse_"  # what the names of label metrics begin with where labels are compared by shared types
+BY_CONSTRUCTION = "by construction"  # the note of a value that is no merit: real genes, each once, are always valid
 
 
 @dataclass(frozen=True)
@@ -74,8 +72,7 @@ class Metric:
         return replace(found, better=self.better, best=best, bounds=self.bounds, estimator=estimator)
 
 
-METRICS: dict[str, Metric] = {}
-"""Every metric by its key, in the order in which tables show them."""
+METRICS: dict[str, Metric] = {}  # every metric by its key, in the order in which tables show them
 
 
 def metric(key: str, title: str, better: Better, **settings: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -108,20 +105,20 @@ def _names() -> dict[str, tuple[Metric, str]]:
     return {prefix + each.key: (each, prefix) for each, prefix in pairs}
 
 
-def _registered(name: str) -> str:
-    """Return a name without shared types and without a parameter."""
+def _registered(name: str) -> tuple[str, str]:
+    """Return a name without shared types and without its parameter, and the parameter."""
     own = name.removeprefix(SHARED)
-    return own if own in _names() else re.sub(r"_\d+$", "", own)
+    found = None if own in _names() else re.fullmatch(r"(.*)_(\d+)", own)
+    return (found[1], found[2]) if found else (own, "")
 
 
 def titled(name: str) -> str:
     """Return the title of a metric by its name in ``metrics.json``, also of one that is not registered here."""
-    own, names = _registered(name), _names()
+    (own, parameter), names = _registered(name), _names()
     if own not in names:
         return name.replace("_", " ")
     known, prefix = names[own]
     usual = "shared-type {}" if name.startswith(SHARED) and not prefix else PREFIXES[known.group][prefix]
-    parameter = name.removeprefix(SHARED).removeprefix(own).removeprefix("_")
     return known.titles.get(name, usual.format(known.title)) + (f" ({parameter})" if parameter else "")
 
 
@@ -133,8 +130,8 @@ def sums_up(name: str, parameter: object) -> bool:
 
 def place(name: str) -> int:
     """Return the place of a metric in tables; what is not registered here comes last."""
-    names = list(_names())
-    return names.index(own) if (own := _registered(name)) in names else len(names)
+    names, (own, _) = list(_names()), _registered(name)
+    return names.index(own) if own in names else len(names)
 
 
 def load_metric(path: str) -> None:

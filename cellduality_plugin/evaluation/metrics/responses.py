@@ -22,8 +22,7 @@ from cellduality_plugin.tasks.base import many
 Compared: TypeAlias = Sequence[Sequence[tuple[Vector, Vector]]]
 """Of each (type, perturbation) the real and the predicted shift of some genes, then those of every resample."""
 
-STRONGEST = 20
-"""How many of the genes that really move most a shift is judged by."""
+STRONGEST = 20  # how many of the genes that really move most a shift is judged by
 MOVED = f"mean over cell types, {STRONGEST} genes of the largest real shift"
 TESTED = (
     f"mean over types with at least {LEAST_CELLS_OF_A_TYPE} real cells in either state, {STRONGEST} genes of the "

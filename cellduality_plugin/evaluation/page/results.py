@@ -11,7 +11,7 @@ import numpy as np
 
 from cellduality_plugin.evaluation.predictions import PROMPT_TOO_LONG, Prediction, Rows
 from cellduality_plugin.evaluation.sections import OOD
-from cellduality_plugin.evaluation.tables import best_columns, real_column, section_title, table_rows
+from cellduality_plugin.evaluation.tables import best_columns, section_title, table_rows
 from cellduality_plugin.examples import Value
 
 _EXCERPT = 300
@@ -25,10 +25,8 @@ CAUSES = {
     PROMPT_TOO_LONG: "the question is longer than the context",
 }
 
-Questions: TypeAlias = Mapping[str, Rows]
-"""Rows by the key of their section; empty where the prepared folder was not given."""
-Answers: TypeAlias = Mapping[str, Sequence[Prediction]]
-"""The answers of one checkpoint by the key of their section."""
+Questions: TypeAlias = Mapping[str, Rows]  # by section; empty where the prepared folder was not given
+Answers: TypeAlias = Mapping[str, Sequence[Prediction]]  # the answers of one checkpoint by the key of their section
 
 
 def section_tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -44,7 +42,7 @@ def section_tables(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         if any(cell["space"] for cell in cells.values()):
             own["space"] = metrics["spaces"][section]
         if any(cell["value"] is not None for cell in cells.values()):
-            own["rows"].append((name, cells, best_columns(cells, real_column(metrics))))
+            own["rows"].append((name, cells, best_columns(cells)))
             own["how"][name] = _how_measured(cells)
         else:
             why = next(iter(cells.values()))["note"].partition("; ")[0]
@@ -182,38 +180,34 @@ def wrong_labels(answers: Answers, at_most: int = 5) -> list[dict[str, Any]]:
     return found
 
 
-def hollow_labels(answers: Answers, questions: Questions) -> list[dict[str, Any]]:
-    """Return of each section with a right label how many of the answers that the dual agrees with are wrong."""
-    found = []
+def hollow(
+    answers: Answers, points: Iterable[Mapping[str, Any]], neighbours: int, questions: Questions
+) -> list[dict[str, Any]]:
+    """Return of each section how many of the answers with which the dual is content are wrong, and two of them.
+
+    It is content with a label from which it rebuilds at least what it does from half of the right ones, and with a cell
+    of which it names the condition. A cell is wrong by its nearest ones among ``points``: those of the same checkpoint
+    in :func:`.generated.point_rows`.
+    """
+    found: dict[str, tuple[str, list[tuple[Prediction, bool, str]]]] = {}
     for key, _, right, wrong in _labelled(answers):
         if right:
             bar = median(p.similarity for p in right)
             what = f"it rebuilds at least what it does from half of the right labels (similarity {bar:.3f}), "
-            content = [(p, p.answer != p.gold, "content dual, wrong label") for p in right + wrong]
-            content = [each for each in content if each[0].similarity >= bar]
-            found.append(_hollow(key, content, what + "the label is wrong", questions))
-    return found
-
-
-def hollow_cells(
-    predictions: Sequence[Prediction], points: Iterable[Mapping[str, Any]], neighbours: int, questions: Questions
-) -> list[dict[str, Any]]:
-    """Return the same of each section that writes cells; ``points`` are :func:`.generated.point_rows`."""
-    made = {(p.task, p.id, p.sample): p for p in predictions}
-    sections: dict[str, list[tuple[Prediction, bool, str]]] = {}
+            agreed = [p for p in right + wrong if p.similarity >= bar]
+            told = [(p, p.answer != p.gold, "content dual, wrong label") for p in agreed]
+            found[key] = what + "the label is wrong", told
+    what = f"it names the condition, the {neighbours} nearest real cells say that the cell is another"
+    made = {(p.task, p.id, p.sample): p for own in answers.values() for p in own}
     for row in points:
         p = made.get((row["section"].partition("@")[0], row["id"], row["sample"])) if "id" in row else None
         if p and p.similarity == 1.0 and (other := row["nearest"]):
             title = f"asked for {row['condition']}, nearest to {other}"
-            sections.setdefault(row["section"], []).append((p, row["condition"] != other, title))
-    what = f"it names the condition, the {neighbours} nearest real cells say that the cell is another"
-    return [_hollow(key, content, what, questions) for key, content in sorted(sections.items())]
-
-
-def _hollow(
-    key: str, content: Sequence[tuple[Prediction, bool, str]], what: str, questions: Questions
-) -> dict[str, Any]:
-    wrong = [(p, title) for p, hollow, title in content if hollow]
-    wrong.sort(key=lambda each: (-each[0].similarity, -each[0].reward, each[0].id, each[0].sample))
-    traces = [_trace(p, key, title, questions) for p, title in wrong[:2]]
-    return {"section": section_title(key), "number": len(wrong), "of": len(content), "what": what, "traces": traces}
+            found.setdefault(row["section"], (what, []))[1].append((p, row["condition"] != other, title))
+    shown = []
+    for key, (what, content) in sorted(found.items(), key=lambda item: section_title(item[0])):
+        false = [(p, title) for p, is_wrong, title in content if is_wrong]
+        false.sort(key=lambda each: (-each[0].similarity, -each[0].reward, each[0].id, each[0].sample))
+        counts = {"section": section_title(key), "number": len(false), "of": len(content), "what": what}
+        shown.append(counts | {"traces": [_trace(p, key, title, questions) for p, title in false[:2]]})
+    return shown

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +15,7 @@ from cellduality_plugin.evaluation.distances import mmd, resampled
 from cellduality_plugin.evaluation.metrics import labels
 from cellduality_plugin.evaluation.metrics.labels import accuracy, macro_f1
 from cellduality_plugin.evaluation.metrics.registry import load_metric, metric, titled
-from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval, centred_interval
+from cellduality_plugin.evaluation.metrics.statistics import centred_interval
 from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import TASKS
@@ -95,15 +94,6 @@ def test_the_dual_counts_failures_as_nothing_and_is_told_the_truth(section) -> N
     assert labels.failures(made) == {"dual_empty": 1, "no_answer": 1}
 
 
-def test_bootstrap_is_seeded_and_covers_the_truth_about_as_often_as_it_says() -> None:
-    rng, covered = np.random.default_rng(0), 0
-    assert bootstrap_interval(np.mean, np.arange(9.0), seed=3) == bootstrap_interval(np.mean, np.arange(9.0), seed=3)
-    for trial in range(200):
-        low, high = bootstrap_interval(np.mean, rng.normal(size=60), seed=trial, resamples=200)
-        covered += low <= 0 <= high
-    assert 0.88 <= covered / 200 <= 0.99
-
-
 def test_centred_intervals_cover_what_samples_of_that_size_have_on_average() -> None:
     rng, covered = np.random.default_rng(0), 0
     draws = [(rng.normal(size=(40, 10)), rng.normal(size=(40, 10)) + 0.3) for _ in range(80)]
@@ -127,9 +117,7 @@ def plain(cells):
 """
 
 
-def test_a_metric_of_ones_own_is_measured_of_greedy_and_drawn_labels_and_what_is_none_is_told(
-    section, answered, tmp_path: Path
-) -> None:
+def test_a_metric_of_ones_own_is_measured_of_greedy_and_drawn_labels_and_others_refused(section, answered, tmp_path):
     own = tmp_path / "own.py"
     own.write_text(OWN)
     load_metric(f"{own}:errors")

@@ -27,7 +27,6 @@ from cellduality_plugin.perturbations import CONTROL
 
 RESPONSE, PERTURBED = "perturbation_response_generation", "cytokine IFN-beta"
 seeds = st.integers(0, 2**32 - 1)
-vectors = st.lists(st.integers(-100, 100), min_size=12, max_size=12).map(lambda values: np.array(values) / 100)
 
 
 @pytest.fixture(params=[RESPONSE, f"{RESPONSE}@ood"])
@@ -91,16 +90,7 @@ def test_over_all_genes_they_are_what_cell_eval_computes(seed: int) -> None:
     true, told = real.mean(axis=0) - untreated.mean(axis=0), predicted.mean(axis=0) - asked_from.mean(axis=0)
     assert correlation(true, told) == pytest.approx(pearsonr(told, true)[0], abs=1e-6)
     assert squared_error(true, told) == pytest.approx(mean_squared_error(told, true), abs=1e-6)
-
-
-@given(vectors)
-def test_the_real_shift_is_the_best_there_is_and_none_points_nowhere(real: np.ndarray) -> None:
-    assert squared_error(real, real) == 0
-    assert correlation(real, np.zeros(12)) is None
-    if np.ptp(real) > 0:
-        assert correlation(real, 0.5 * real) == pytest.approx(1)
-        assert correlation(real, -real) == pytest.approx(-1)
-    assert (np.abs(real)[strongest(real, 5)] == np.sort(np.abs(real))[::-1][:5]).all()
+    assert correlation(true, np.zeros(12)) is None, "a shift of nothing points nowhere"
 
 
 @given(seeds, st.integers(2, 9), st.integers(2, 9))
