@@ -9,7 +9,6 @@ FILE = "kidneyimmune.h5ad"
 COLUMNS = {"cell_type": "celltype", "donor": "Experiment"}
 
 DATASET = Dataset(
-    name="kidney_immune",
     title="Stewart 2019, immune cells of the kidney",
     tissue="kidney",
     modality="10x 3', log1p of counts per 10,000",

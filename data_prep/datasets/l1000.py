@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from data_prep.loading.dataset import RESPONSE, Dataset, Files, geo, not_published
-from data_prep.loading.draft import Draft, text
-from data_prep.loading.tables import read_rows
+from data_prep.loading.draft import Draft, read_rows, text
 from data_prep.splits import PublishedSplit
 
 PREFIX = "GSE92742_Broad_LINCS_"
@@ -83,7 +82,6 @@ def dose_of(amount: str, unit: str) -> str:
 
 
 DATASET = Dataset(
-    name="l1000",
     title="L1000 (LINCS phase I, level 3)",
     tissue="cell lines",
     modality="bulk, 978 landmark genes, log2 of intensities",

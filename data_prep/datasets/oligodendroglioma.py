@@ -8,7 +8,6 @@ from data_prep.loading.draft import read_cells
 FILE = "oligodendroglioma.h5ad"
 
 DATASET = Dataset(
-    name="oligodendroglioma",
     title="Tirosh 2016, oligodendroglioma (a sample)",
     tissue="brain",
     modality="Smart-seq2, as infercnvpy ships it",

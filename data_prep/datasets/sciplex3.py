@@ -24,9 +24,7 @@ def read(files: Files, variant: str) -> Draft:
         draft.keep_cells([value not in ("", "nan") for value in draft.obs[column]], NO_LABEL)
     drugs = draft.obs["drug"]
     draft.put_drugs(drugs, [dose_of(dose) for dose in draft.obs["dose"]], control=drugs == CONTROL)
-    draft.drop_copies()
-    draft.filter()
-    return draft
+    return draft.filter()
 
 
 def dose_of(value: str) -> str:
@@ -39,7 +37,6 @@ def dose_of(value: str) -> str:
 
 
 DATASET = Dataset(
-    name="sciplex3",
     title="sci-Plex3, 188 compounds on three cell lines",
     tissue="cell lines",
     modality="sci-RNA-seq3, counts",
