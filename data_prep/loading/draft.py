@@ -148,7 +148,7 @@ class Draft:
         block = scipy.sparse.csr_matrix(self.values, dtype=np.float32)
         block.sum_duplicates()
         obs = pandas.DataFrame({name: self.obs[name] for name in dataset.columns}, index=self.cells)
-        return CellTable(obs, tuple(self.genes), self.counts, drops, lambda: iter([block]))
+        return CellTable(obs, tuple(self.genes), lambda: self.counts, drops, lambda: iter([block]))
 
 
 def read_cells(

@@ -89,7 +89,7 @@ def load() -> Callable[..., anndata.AnnData]:
         assert list(adata.obs.columns) == list(dataset.columns)
         assert all(type(value) is str for column in adata.obs for value in adata.obs[column])
         assert all(type(count) is int and count > 0 for count in table.drops.values())
-        adata.uns.update(counts=table.counts, drops=table.drops)
+        adata.uns.update(counts=table.counts(), drops=table.drops)
         return adata
 
     return loaded

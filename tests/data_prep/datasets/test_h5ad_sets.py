@@ -13,7 +13,7 @@ import scipy.sparse
 from data_prep.datasets import find_dataset
 from data_prep.datasets.kang_2018_ifnb import AMBIGUOUS, FILES, MARKERS, RED_BLOOD
 from data_prep.download.fetching import fetch
-from data_prep.h5ad.matrices import StoredMatrix
+from data_prep.h5ad import matrices
 from tests.data_prep.conftest import toy_cells
 from tests.data_prep.datasets.conftest import gene
 from tests.refused import refused
@@ -218,7 +218,7 @@ def l1000(tmp_path, write_table):
 
 @pytest.mark.parametrize("block", [7, 35, 4_000_000])
 def test_compounds_and_vehicle_of_the_landmark_genes(load, l1000, tally, monkeypatch, block):
-    monkeypatch.setattr(StoredMatrix.__init__, "__defaults__", (block,))
+    monkeypatch.setattr(matrices, "BLOCK", block)
     adata = load("l1000", l1000)
     found = {"drug trichostatin-a 10 uM": 16, "drug vorinostat 10 uM": 12, "control": 12}
     assert tally(adata, "perturbation") == found
@@ -280,7 +280,7 @@ def sciplex3(tmp_path, counts):
 
 @pytest.mark.parametrize("layout", [scipy.sparse.csr_matrix, scipy.sparse.csc_matrix, np.asarray])
 def test_control_is_the_vehicle_and_doses_are_nanomolar(load, sciplex3, tally, monkeypatch, counts, layout):
-    monkeypatch.setattr(StoredMatrix.__init__, "__defaults__", (1000,))
+    monkeypatch.setattr(matrices, "BLOCK", 1000)
     adata = load("sciplex3", sciplex3(layout))
     assert tally(adata, "perturbation") == {
         "control": 10,
