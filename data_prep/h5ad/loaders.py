@@ -92,7 +92,10 @@ def load_h5ad(
             deque(blocks(), maxlen=0)
         return checked[0]
 
-    once = cache(lambda: [*read()])
+    @cache
+    def once() -> list[Any]:
+        return [*read()]
+
     blocks = (lambda: iter(once())) if stored.size <= held else read
     return CellTable(obs, genes, counts, {**drops, **missing}, blocks)
 
