@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -87,16 +87,14 @@ def load_h5ad(
         if not checked:
             checked.append(_are_counts(seen, expression, path, stored.key))
 
+    once = cache(lambda: [*read()])
+    blocks: Callable[[], Iterator[Any]] = (lambda: iter(once())) if stored.size <= held else read
+
     def counts() -> bool:
         if not checked:
             deque(blocks(), maxlen=0)
         return checked[0]
 
-    @cache
-    def once() -> list[Any]:
-        return [*read()]
-
-    blocks = (lambda: iter(once())) if stored.size <= held else read
     return CellTable(obs, genes, counts, {**drops, **missing}, blocks)
 
 
