@@ -23,6 +23,7 @@ from data_prep.h5ad.genes import to_human
 from data_prep.manifests import read_manifest
 from data_prep.splits import apportion
 from tests.data_prep.conftest import toy_cells
+from tests.data_prep.datasets.conftest import MOUSE
 from tests.data_prep.datasets.test_h5ad_sets import bastidas_ponce_2019, human_immune, l1000, sciplex3  # noqa: F401
 from tests.data_prep.datasets.test_text_sets import (  # noqa: F401
     gse110894,
@@ -80,9 +81,9 @@ def run(cache, monkeypatch):
 
 
 @pytest.fixture
-def trainer(tmp_path, mouse_genes) -> list[object]:
+def trainer(tmp_path) -> list[object]:
     """Words that add human cells of one's own, which train where all of another set is held out."""
-    genes = [name for name in to_human(mouse_genes)[0] if name]
+    genes = [name for name in to_human(MOUSE)[0] if name]
     counts = np.random.default_rng(7).integers(0, 40, size=(40, len(genes))).astype(np.float32)
     columns = {
         "labels": ["naive B cell", "Basal"] * 20,

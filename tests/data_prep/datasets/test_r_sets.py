@@ -22,6 +22,7 @@ from data_prep.datasets import DATASETS
 from data_prep.datasets.lung_lines_10x import IC50, NOT_SCREENED
 from data_prep.loading.r_data import read_r
 from tests.data_prep.conftest import toy_cells
+from tests.data_prep.datasets.conftest import RWriter, SparseWithNames, counts, load
 from tests.refused import refused
 
 FRAME = pd.DataFrame(
@@ -49,22 +50,22 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=
 
 @settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(st.data())
-def test_a_sparse_matrix_comes_back(save_r, sparse, data):
+def test_a_sparse_matrix_comes_back(save_r, data):
     rows, columns = data.draw(st.lists(NAMES, min_size=1)), data.draw(st.lists(NAMES, min_size=1))
     values = np.array(data.draw(st.lists(st.integers(0, 3), min_size=(n := len(rows) * len(columns)), max_size=n)))
     values = values.reshape(len(rows), len(columns))
-    path = save_r("matrix.rda", matrix=sparse(values, rows, columns))
+    path = save_r("matrix.rda", matrix=SparseWithNames(values, rows, columns))
     found, *names = read_r(path, lambda saved: saved["matrix"].matrix())
     assert found.toarray().tolist() == values.tolist()
     assert names == [rows, columns]
 
 
-def test_a_plain_matrix_is_read_by_columns(r_writer, tmp_path):
-    writer = r_writer()
+def test_a_plain_matrix_is_read_by_columns(tmp_path):
+    writer = RWriter()
     writer.integers(2 | 1 << 10)
     writer.symbol("m")
     names = [np.array(["r1", "r2"], dtype=object), np.array(["c1", "c2", "c3"], dtype=object)]
-    writer.item(np.arange(6.0), {"dim": np.array([2, 3]), "dimnames": names})
+    writer.item(np.arange(6.0), dim=np.array([2, 3]), dimnames=names)
     writer.integers(254)
     (tmp_path / "m.rda").write_bytes(writer.content)
     found, rows, columns = read_r(tmp_path / "m.rda", lambda saved: saved["m"].matrix())
@@ -79,8 +80,8 @@ def test_a_plain_matrix_is_read_by_columns(r_writer, tmp_path):
         ("wrap_string", [np.array(["a", "b"], dtype=object), np.array([0, 0])], ["a", "b"]),
     ],
 )
-def test_vectors_that_r_tells_how_to_make(r_writer, tmp_path, name, state, found):
-    writer = r_writer(3)
+def test_vectors_that_r_tells_how_to_make(tmp_path, name, state, found):
+    writer = RWriter(3)
     writer.integers(2 | 1 << 10)
     writer.symbol("v")
     writer.integers(238, 2)
@@ -108,9 +109,9 @@ LINE_CELLS = [f"Lib90_{number:05}" for number in range(len(LINES))]
 
 
 @pytest.mark.parametrize("scale", [0.7, 1])
-def test_a_line_answers_as_its_ic50_says_under_one_drug_a_cell(load, counts, sparse, save_r, scale):
+def test_a_line_answers_as_its_ic50_says_under_one_drug_a_cell(save_r, scale):
     """SuperCell has a list of genes by cells, and a vector of the lines."""
-    expression = sparse(counts(len(LINES), 6).T * scale, [f"G{number}" for number in range(6)], LINE_CELLS)
+    expression = SparseWithNames(counts(len(LINES), 6).T * scale, [f"G{number}" for number in range(6)], LINE_CELLS)
     path = save_r("cell_lines.rda", cell_lines={"GE": expression, "meta": np.array(LINES, dtype=object)})
     adata = load("lung_lines_10x", {path.name: path})
     kept = [place for place, line in enumerate(LINES) if line != "H2228"]
@@ -127,7 +128,7 @@ def test_a_line_answers_as_its_ic50_says_under_one_drug_a_cell(load, counts, spa
     }
 
 
-def test_cells_get_their_types_by_name(load, counts, sparse, save_r):
+def test_cells_get_their_types_by_name(save_r):
     """clustifyrdata has genes by cells, and what is known of the cells."""
     kinds, genes = sorted(DATASETS["pbmc_10x3k"].coarse_types), ["CD3E", "CD19", "NKG7", "LYZ"]
     cells = [f"AAAC{number}" for number in range(len(kinds))]
@@ -136,7 +137,7 @@ def test_cells_get_their_types_by_name(load, counts, sparse, save_r):
     def written(rows):
         meta = pd.DataFrame({"nCount_RNA": 1.0, "classified": pd.Categorical(kinds)}, index=rows)
         paths = (
-            save_r("pbmc_matrix.rda", lzma.compress, pbmc_matrix=sparse(values.T, genes, cells)),
+            save_r("pbmc_matrix.rda", lzma.compress, pbmc_matrix=SparseWithNames(values.T, genes, cells)),
             save_r("pbmc_meta.rda", lzma.compress, 3, pbmc_meta=meta.iloc[::-1]),
         )
         return {path.name: path for path in paths}
@@ -152,9 +153,7 @@ def test_cells_get_their_types_by_name(load, counts, sparse, save_r):
 
 
 @pytest.mark.parametrize("scale", [1, 0.3])
-def test_both_parts_are_read_with_symbols_and_sorted_types_and_a_ready_file_gives_the_same(
-    load, counts, sparse, save_r, tmp_path, scale
-):
+def test_both_parts_are_read_with_symbols_and_sorted_types_and_a_ready_file_gives_the_same(save_r, tmp_path, scale):
     """fastTopics has a list: eight cells in one part and two in the other."""
     kinds, genes = sorted(DATASETS["pbmc_zheng2017_facs"].coarse_types), [f"G{number}" for number in range(7)]
     cells = [f"AAAC{number:02}-1-{kind}" for number, kind in enumerate(kinds)]
@@ -163,7 +162,7 @@ def test_both_parts_are_read_with_symbols_and_sorted_types_and_a_ready_file_give
     def written(test_genes):
         parts = {}
         for end, some, own in (("", slice(8), genes), ("_test", slice(8, 10), test_genes)):
-            parts[f"counts{end}"] = sparse(values[some], cells[some], [f"ENSG{gene}" for gene in own])
+            parts[f"counts{end}"] = SparseWithNames(values[some], cells[some], [f"ENSG{gene}" for gene in own])
             labels = pd.Categorical(kinds[some], categories=kinds)
             parts[f"samples{end}"] = pd.DataFrame({"barcode": "AAAC", "celltype": labels}, index=cells[some])
         of_genes = pd.DataFrame({"ensembl": [f"ENSG{gene}" for gene in genes], "symbol": genes}, index=genes)
