@@ -102,39 +102,35 @@ def _genes(
     var: DataFrame, gene_symbols: str | None, species: Species | None, path: Path
 ) -> tuple[tuple[str, ...], NDArray[np.int64], dict[str, int]]:
     """Return (names, places in the file, drops by reason) of the genes to keep."""
-    drops: dict[str, int] = {}
+    from pandas import Index
+
     columns = {str(name): values for name, values in var.items() if values.dtype.kind not in "biufc"}
-    if gene_symbols is None:
-        index = var.index.astype(str).map(_visible)
-        _refuse_duplicates("gene", index, "sum or drop the copies, or call adata.var_names_make_unique()", path)
-        names: list[str | None] = [None if name.lower() in MISSING else name for name in index]
-        drops[SHARED_SYMBOL] = names.count(None)
-    elif gene_symbols not in columns:
+    if gene_symbols is not None and gene_symbols not in columns:
         hint = f"use --gene-symbols with: {', '.join(symbol_columns(columns) or columns) or '(there is none)'}"
         what = f"no column {gene_symbols!r} of names in var"
         raise CellDualityError(what, code="unknown-column", where=str(path), hint=hint)
+    if gene_symbols is None:
+        symbols = var.index.astype(str).map(_visible)
+        _refuse_duplicates("gene", symbols, "sum or drop the copies, or call adata.var_names_make_unique()", path)
     else:
-        series = columns[gene_symbols].astype(object).where(columns[gene_symbols].notna(), "").astype(str).map(_visible)
-        alone = ~(series.str.lower().isin(MISSING) | series.duplicated(keep=False))
-        names = [str(name) if good else None for name, good in zip(series, alone, strict=True)]
-        drops[SHARED_SYMBOL] = int((~alone).sum())
+        given = columns[gene_symbols].astype(object)
+        symbols = Index(given.where(given.notna(), "")).astype(str).map(_visible)
+    alone = ~(symbols.str.lower().isin(MISSING) | symbols.duplicated(keep=False))
+    names = {place: str(symbols[place]) for place in np.flatnonzero(alone).tolist()}
     column = next((name for name in ("feature_types", "feature_biotype") if name in var), None)
     kinds = ["gene"] * len(var) if column is None else var[column].astype(str).tolist()
     of_genes = not GENE_FEATURES.isdisjoint(kind.lower() for kind in kinds)
-    other = [name is not None and is_feature(name, kind, of_genes) for name, kind in zip(names, kinds, strict=True)]
-    names, drops[NO_GENE] = [None if no else name for name, no in zip(names, other, strict=True)], sum(other)
-    given = [name for name in names if name is not None]
-    check_species(given, species, where=str(path), columns=symbol_columns(columns))
+    genes = {place: name for place, name in names.items() if not is_feature(name, kinds[place], of_genes)}
+    drops = {SHARED_SYMBOL: len(var) - len(names), NO_GENE: len(names) - len(genes)}
+    check_species([*genes.values()], species, where=str(path), columns=symbol_columns(columns))
     if species == "mouse":
-        human, lost = to_human(given)
-        drops.update(lost)
-        mapped = dict(zip(given, human, strict=True))
-        names = [None if name is None else mapped[name] for name in names]
-    kept = {place: name for place, name in enumerate(names) if name is not None}
-    if not kept:
+        human, lost = to_human([*genes.values()])
+        drops |= lost
+        genes = {place: name for place, name in zip(genes, human, strict=True) if name is not None}
+    if not genes:
         hint = "check --species and --gene-symbols"
         raise CellDualityError("no gene is left", code="no-genes", where=str(path), hint=hint)
-    return tuple(kept.values()), np.array([*kept], dtype=np.int64), {why: n for why, n in drops.items() if n}
+    return tuple(genes.values()), np.array([*genes], dtype=np.int64), {why: n for why, n in drops.items() if n}
 
 
 def _refuse_duplicates(what: str, names: Any, hint: str, path: Path) -> None:

@@ -161,7 +161,6 @@ def open_tables(path: Path, matrix: Literal["X", "raw", "counts"] = "X", layer: 
     ``"counts"`` is X, or raw if only that holds whole numbers. A CellDualityError is raised if the file is unreadable,
     or the matrix or layer is not there or empty.
     """
-    name, why = layer or matrix, ""
     with readable(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # old layouts and repeated names: what matters of it is checked
         with h5py.File(path, "r") as file:
@@ -169,18 +168,14 @@ def open_tables(path: Path, matrix: Literal["X", "raw", "counts"] = "X", layer: 
             key = _key(file, matrix, layer, path)
             stored = StoredMatrix.find(file, path, key) if key in file else None
     var = raw_var if key.startswith("raw") else var
-    if stored is None:
-        why = "missing"
-    elif 0 in stored.shape:
-        why = f"empty: {stored.shape[0]} cells x {stored.shape[1]} genes"
-    elif stored.shape != (len(obs), len(var)):
-        why = f"of another shape than obs and var: {stored.shape}"
-    if stored is None or why:
-        hint = "check how the file was written, or whether a filter left nothing over"
-        others = other_matrices(path, key)
-        hint = f"use {' or '.join(others)}" if others else hint
-        raise CellDualityError(f"the matrix {name} is {why}", code="no-matrix", where=str(path), hint=hint)
-    return Tables(obs, var, stored, unreadable)
+    if stored is not None and stored.shape == (len(obs), len(var)) and 0 not in stored.shape:
+        return Tables(obs, var, stored, unreadable)
+    why = "missing" if stored is None else f"empty, or of another shape than obs and var: {stored.shape}"
+    others = other_matrices(path, key)
+    hint = (
+        f"use {' or '.join(others)}" if others else "check how the file was written, or if a filter left nothing"
+    )
+    raise CellDualityError(f"the matrix {layer or matrix} is {why}", code="no-matrix", where=str(path), hint=hint)
 
 
 def _frames(file: h5py.File, path: Path) -> tuple[Any, Any, Any, dict[str, str]]:
@@ -234,14 +229,10 @@ def _key(file: h5py.File, matrix: str, layer: str | None, path: Path) -> str:
             hint = f"use --layer with one of: {', '.join(layers) or '(there is none)'}"
             raise CellDualityError(f"no layer {layer!r}", code="no-layer", where=str(path), hint=hint)
         return f"layers/{layer}"
-    raw = next((key for key in ("raw/X", "raw.X") if key in file), "")
+    raw = "raw.X" if "raw.X" in file else "raw/X"
     if matrix == "counts":
-        there = [key for key in ("X", raw) if key and key in file]
+        there = [key for key in ("X", raw) if key in file]
         return next((key for key in there if StoredMatrix.find(file, path, key).first_values() == "whole"), "X")
-    if matrix == "raw" and not raw:
-        others = other_matrices(path, "raw/X")
-        hint = f"use {' or '.join(others)}" if others else "store counts or log1p values in X or in a layer"
-        raise CellDualityError("the file has no raw matrix", code="no-matrix", where=str(path), hint=hint)
     return "X" if matrix == "X" else raw
 
 

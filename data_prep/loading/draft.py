@@ -78,7 +78,7 @@ class Draft:
             self.obs[name] = text([column] * len(self.cells) if isinstance(column, str) else column)
         return self
 
-    def put_drugs(self, drugs: Sequence[str] | np.ndarray, doses: Sequence[str], control: np.ndarray) -> None:
+    def put_drugs(self, drugs: Sequence[str] | np.ndarray, doses: Sequence[str], control: np.ndarray) -> Draft:
         """Fill ``drug``, ``dose`` and ``perturbation``, and leave out cells without one.
 
         A ``control`` had the vehicle alone, and has neither drug nor dose; any other dose may be empty.
@@ -88,6 +88,7 @@ class Draft:
         treated = [f"drug {drug} {dose}".strip() if drug else "" for drug, dose in both]
         self.put(perturbation=np.where(control, CONTROL, text(treated)))
         self.keep_cells(self.obs["perturbation"] != "", NO_LABEL)
+        return self
 
     def drop_copies(self) -> None:
         """Leave out genes and cells whose name came before."""
