@@ -16,6 +16,7 @@ import scipy.sparse
 
 from data_prep.datasets import find_dataset
 from data_prep.h5ad.genes import mouse_symbols, to_human
+from tests.refused import refused
 
 
 def counts(n_cells: int, n_genes: int = 230, high: int = 9) -> np.ndarray:
@@ -74,6 +75,12 @@ def load(name: str, files: dict[str, Path], variant: str = "") -> anndata.AnnDat
     assert all(type(count) is int and count > 0 for count in table.drops.values())
     adata.uns.update(counts=table.counts(), drops=table.drops)
     return adata
+
+
+def refuse(name: str, files: dict[str, Path]) -> None:
+    """Check that files are not taken for what was published under a name."""
+    with refused("not-as-published"):
+        find_dataset(name).load(files)
 
 
 def tally(adata: anndata.AnnData, column: str = "cell_type") -> dict[str, int]:
