@@ -20,7 +20,7 @@ def read(files: Files, variant: str) -> Draft:
     }
     draft.put(cell_type=look_up(labels, draft.cells, files[COUNTS]))
     draft.drop_copies()
-    draft.drop_labels("cell_type")  # these are no cells of the publication: they go before anything is counted
+    draft.drop_unlabelled()  # these are no cells of the publication: they go before anything is counted
     return draft.clean(max_genes=5000, max_mito=0.6, mito="mt-")
 
 

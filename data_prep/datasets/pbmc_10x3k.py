@@ -12,7 +12,7 @@ MATRIX, CELLS, LABEL = "pbmc_matrix.rda", "pbmc_meta.rda", "classified"
 def read(files: Files, variant: str) -> Draft:
     draft = (ready_cells(files, {"cell_type": LABEL}) or published(files)).logs_unless_whole()
     draft.drop_copies()
-    draft.drop_labels("cell_type")
+    draft.drop_unlabelled()
     return draft
 
 

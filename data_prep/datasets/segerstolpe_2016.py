@@ -34,12 +34,7 @@ def read(files: Files, variant: str) -> Draft:
     )
     draft.drop_copies()
     draft.keep_cells([cell in good for cell in draft.cells], "well that failed the publication's quality control")
-    rare = draft.rare_types()
-    draft.filter(max_genes=10_000)
-    typed = [kind not in NO_TYPE for kind in draft.obs["cell_type"]]
-    draft.keep_cells(typed, "cell whose label is no type (co-expression, unclassified)")
-    draft.drop_labels("cell_type", rare)
-    return draft
+    return draft.clean(max_genes=10_000, no_type=NO_TYPE)
 
 
 def column_like(rows: list[dict[str, str]], wanted: str) -> str:

@@ -172,9 +172,7 @@ def open_tables(path: Path, matrix: Literal["X", "raw", "counts"] = "X", layer: 
         return Tables(obs, var, stored, unreadable)
     why = "missing" if stored is None else f"empty, or of another shape than obs and var: {stored.shape}"
     others = other_matrices(path, key)
-    hint = (
-        f"use {' or '.join(others)}" if others else "check how the file was written, or if a filter left nothing"
-    )
+    hint = f"use {' or '.join(others)}" if others else "check how the file was written, or if a filter left nothing"
     raise CellDualityError(f"the matrix {layer or matrix} is {why}", code="no-matrix", where=str(path), hint=hint)
 
 

@@ -97,15 +97,9 @@ class Draft:
         self.keep_genes(~Index(self.genes).duplicated(), "gene whose name came before")
         self.keep_cells(~Index(self.cells).duplicated(), "cell whose name came before")
 
-    def drop_labels(self, column: str, rare: frozenset[str] = frozenset()) -> None:
-        """Leave out cells without a label, and cells with one of the ``rare`` labels."""
+    def drop_unlabelled(self, column: str = "cell_type") -> None:
+        """Leave out cells without a label."""
         self.keep_cells(self.obs[column] != "", NO_LABEL)
-        common = [label not in rare for label in self.obs[column]]
-        self.keep_cells(common, f"cell of a type with fewer than {MIN_LABEL} cells")
-
-    def rare_types(self) -> frozenset[str]:
-        """Return the cell types of fewer than :data:`MIN_LABEL` cells."""
-        return frozenset(label for label, count in Counter(self.obs["cell_type"]).items() if count < MIN_LABEL)
 
     def filter(self, *, max_genes: int | None = None, max_mito: float | None = None, mito: str = "MT-") -> Draft:
         """Leave out copies, then poor cells and genes, as InstructCell does, in its order.
@@ -126,12 +120,20 @@ class Draft:
             self.keep_cells((share < max_mito)[few], f"cell with {max_mito:g} % mitochondrial counts or more")
         return self
 
-    def clean(self, label: str = "cell_type", **caps: Any) -> Draft:
-        """Leave out copies, then what :meth:`filter` does, then cells without a ``label`` or of a type rare before."""
+    def clean(self, label: str = "cell_type", *, no_type: frozenset[str] = frozenset(), **caps: Any) -> Draft:
+        """Leave out copies, then what :meth:`filter` does, then cells without a ``label`` or of a type rare before.
+
+        Labels of ``no_type`` say that a cell is of none.
+        """
         self.drop_copies()
-        rare = self.rare_types() if label == "cell_type" else frozenset()
+        sizes = Counter(self.obs[label])
         self.filter(**caps)
-        self.drop_labels(label, rare)
+        typed = [kind not in no_type for kind in self.obs[label]]
+        self.keep_cells(typed, "cell whose label is no type (co-expression, unclassified)")
+        self.drop_unlabelled(label)
+        if label == "cell_type":
+            common = [sizes[kind] >= MIN_LABEL for kind in self.obs[label]]
+            self.keep_cells(common, f"cell of a type with fewer than {MIN_LABEL} cells")
         return self
 
     def finish(self, dataset: Dataset) -> CellTable:

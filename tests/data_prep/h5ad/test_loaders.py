@@ -207,7 +207,7 @@ PLACES = {
 @pytest.mark.parametrize(
     ("place", "dtype", "block"),
     [
-        ("X", "float64", 1),
+        ("X", "float64", 5),
         ("X", "float16", 30),
         ("X", "int64", 30),
         ("X", "uint8", 1000),
