@@ -279,8 +279,8 @@ def test_triplets_of_all_donors_are_joined_and_labelled_by_the_user(xin_2016):
 
 
 def test_lacking_labels_genes_and_a_cut_off_archive_are_refused(xin_2016):
-    files = xin_2016(leave_out=f"{DONORS[1]}_genes.tsv.gz")
-    refuse("xin_2016", files)
+    refuse("xin_2016", xin_2016(leave_out=f"{DONORS[1]}_genes.tsv.gz"))
+    files = xin_2016()
     for length in (9000, 0):
         files[ARCHIVE].write_bytes(files[ARCHIVE].read_bytes()[:length])
         refuse("xin_2016", files)
