@@ -1,7 +1,5 @@
 """Domínguez Conde 2022, immune cells across human tissues, as CELLxGENE has them."""
 
-from __future__ import annotations
-
 from data_prep.loading.dataset import CollectionFile, Dataset
 from data_prep.loading.draft import read_cells
 from data_prep.splits import PublishedSplit

@@ -1,7 +1,5 @@
 """Stewart 2019, immune cells of the kidney, as ktplotspy ships them."""
 
-from __future__ import annotations
-
 from data_prep.loading.dataset import Dataset, PackageFile
 from data_prep.loading.draft import read_cells
 

@@ -1,7 +1,5 @@
 """Tirosh 2016, a sample of oligodendroglioma cells, as infercnvpy ships it."""
 
-from __future__ import annotations
-
 from data_prep.loading.dataset import Dataset, PackageFile
 from data_prep.loading.draft import read_cells
 

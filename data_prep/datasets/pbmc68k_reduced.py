@@ -1,7 +1,5 @@
 """Zheng 2017, 700 blood cells, as scanpy ships them."""
 
-from __future__ import annotations
-
 from data_prep.loading.dataset import Dataset, PackageFile
 from data_prep.loading.draft import read_cells
 
