@@ -47,7 +47,7 @@ class CellTable:
 
     obs: DataFrame  # what is known of the cells, by name; as text
     genes: tuple[str, ...]  # in the order of the columns
-    counts: bool  # whether the values are counts, not logarithms
+    counts: Callable[[], bool]  # whether the values are counts, not logarithms; it may need a pass, the first
     drops: dict[str, int]  # how many cells and genes were left out, by reason
     blocks: Callable[[], Iterator[Any]]  # CSR blocks of rows without duplicate entries, in the order of ``obs``
 
@@ -61,7 +61,7 @@ class CellTable:
             block = block.copy()
             block.sum_duplicates()
         counts = adata.uns.get("expression") not in ("log1p", "log2")
-        return cls(adata.obs, tuple(map(str, adata.var_names)), counts, {}, lambda: iter([block]))
+        return cls(adata.obs, tuple(map(str, adata.var_names)), lambda: counts, {}, lambda: iter([block]))
 
     def variable_genes(self, count: int, cells: NDArray[np.bool_]) -> list[str]:
         """Return the ``count`` genes whose log1p of counts per 10,000 varies most in the chosen ``cells``.
@@ -69,11 +69,11 @@ class CellTable:
         Compared are variances less the median variance of the genes of a like mean, in up to :data:`BINS` bins.
         """
         total, squares = np.zeros(len(self.genes)), np.zeros(len(self.genes))
-        first = 0
+        first, counts = 0, self.counts()
         for block in self.blocks():
             chosen = block[cells[first : first + block.shape[0]]]
             first += block.shape[0]
-            values = log1p_per_10k(chosen) if self.counts else chosen
+            values = log1p_per_10k(chosen) if counts else chosen
             total += np.asarray(values.sum(axis=0)).ravel()
             squares += np.asarray(values.multiply(values).sum(axis=0)).ravel()
         mean = total / max(1, int(cells.sum()))
@@ -201,12 +201,12 @@ def expression_at_rank(table: CellTable, cells: NDArray[np.bool_], genes: frozen
     10,000, or the logarithms that the table holds (``unit`` says which), and how many cells have the rank.
     """
     kept = np.array([place for place, gene in enumerate(table.genes) if gene in genes], dtype=np.int64)
-    top = min(top, len(kept))
+    top, counts = min(top, len(kept)), table.counts()
     total, count, first, left = np.zeros(top), np.zeros(top, dtype=np.int64), 0, MOST_CELLS
     for block in table.blocks():
         rows = np.flatnonzero(cells[first : first + block.shape[0]])[:left]
         first, left = first + block.shape[0], left - len(rows)
-        values = (log1p_per_10k(block[rows]) if table.counts else block[rows].tocsr())[:, kept]
+        values = (log1p_per_10k(block[rows]) if counts else block[rows].tocsr())[:, kept]
         for start, end in zip(values.indptr, values.indptr[1:], strict=False):
             own = np.sort(values.data[start:end])[::-1]
             own = own[own > 0][:top]
@@ -218,5 +218,5 @@ def expression_at_rank(table: CellTable, cells: NDArray[np.bool_], genes: frozen
     return {
         "mean": (total[:ranks] / count[:ranks]).round(6).tolist(),
         "cells": count[:ranks].tolist(),
-        "unit": "log1p of counts per 10,000" if table.counts else "the logarithms that the set holds",
+        "unit": "log1p of counts per 10,000" if counts else "the logarithms that the set holds",
     }

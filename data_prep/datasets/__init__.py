@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 import importlib
 import pkgutil
+from dataclasses import replace
 
 from cellduality_plugin.errors import CellDualityError
 from data_prep.loading.dataset import Dataset
 
 DATASETS: dict[str, Dataset] = {
-    module.name: importlib.import_module(f"{__name__}.{module.name}").DATASET
-    for module in pkgutil.iter_modules(__path__)
+    name: replace(importlib.import_module(f"{__name__}.{name}").DATASET, name=name)
+    for _, name, _ in pkgutil.iter_modules(__path__)
 }
 
 

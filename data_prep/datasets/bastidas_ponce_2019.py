@@ -13,12 +13,10 @@ def read(files: Files, variant: str) -> Draft:
     draft = read_cells(files[FILE], {"cell_type": "clusters_fig6_broad_final"}, "counts", logs=True)
     clusters = draft.obs["cell_type"]
     draft.put(cell_type=[name if name.startswith("Ngn3") else name.split(" ")[-1] for name in clusters])
-    draft.clean(max_mito=5.0, mito="mt-")
-    return draft
+    return draft.clean(max_mito=5.0, mito="mt-")
 
 
 DATASET = Dataset(
-    name="bastidas_ponce_2019",
     title="Bastidas-Ponce 2019, developing pancreas",
     species="mouse",
     tissue="pancreas",

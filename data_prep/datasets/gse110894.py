@@ -6,8 +6,7 @@ import zipfile
 from pathlib import Path
 
 from data_prep.loading.dataset import SENSITIVITY, Dataset, Files, geo, not_published
-from data_prep.loading.draft import Draft, look_up
-from data_prep.loading.tables import read_matrix
+from data_prep.loading.draft import Draft, look_up, read_matrix
 from data_prep.splits import UNSEEN
 
 COUNTS, WELLS = "GSE110894_gene_count.csv.gz", "GSE110894_SingleCellInfo.xlsx"
@@ -25,8 +24,7 @@ def read(files: Files, variant: str) -> Draft:
     )
     if variant == "corrected":
         draft.keep_cells(["EMPTY" not in name.upper() for name in samples], "EMPTY well, which holds no cell")
-    draft.clean("sensitivity")
-    return draft
+    return draft.clean("sensitivity")
 
 
 def read_wells(path: Path) -> dict[str, str]:
@@ -46,7 +44,6 @@ def read_wells(path: Path) -> dict[str, str]:
 
 
 DATASET = Dataset(
-    name="gse110894",
     title="Bell 2019, leukaemia of mouse marrow, I-BET-762",
     species="mouse",
     tissue="bone marrow",

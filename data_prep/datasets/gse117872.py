@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from data_prep.loading.dataset import SENSITIVITY, Dataset, Files, geo, not_published
-from data_prep.loading.draft import Draft, look_up
-from data_prep.loading.tables import read_matrix, read_rows
+from data_prep.loading.draft import Draft, look_up, read_matrix, read_rows
 from data_prep.splits import INSTRUCTCELL
 
 TPM, CELLS = "GSE117872_good_Data_TPM.txt.gz", "GSE117872_good_Data_cellinfo.txt.gz"
@@ -33,8 +32,7 @@ def read(files: Files, variant: str) -> Draft:
         draft.put(sensitivity=np.where(holiday, "Sensitive", draft.obs["sensitivity"]))
     else:
         draft.keep_cells(~holiday, "cell on a drug holiday, neither sensitive nor resistant")
-    draft.clean("sensitivity")
-    return draft
+    return draft.clean("sensitivity")
 
 
 def status_column(rows: list[dict[str, str]]) -> str:
@@ -47,7 +45,6 @@ def status_column(rows: list[dict[str, str]]) -> str:
 
 
 DATASET = Dataset(
-    name="gse117872",
     title="Sharma 2018, oral carcinoma, cisplatin",
     tissue="oral squamous cell carcinoma",
     modality="full-length, TPM only",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from data_prep.loading.dataset import SENSITIVITY, Dataset, Files, UserFile, not_published
-from data_prep.loading.draft import Draft, look_up
-from data_prep.loading.tables import read_matrix, read_rows
+from data_prep.loading.draft import Draft, look_up, read_matrix, read_rows
 from data_prep.splits import INSTRUCTCELL
 
 COUNTS, CELLS = "erl_total_data_2K.csv", "erl_total_2K_meta.csv"
@@ -26,12 +25,10 @@ def read(files: Files, variant: str) -> Draft:
     if strange:
         raise not_published(CELLS, f"the third value is {strange[0]!r}, neither sensitive nor resistant")
     draft.put(sensitivity=[label.capitalize() for label in labels], drug="erlotinib", cell_line="PC9")
-    draft.clean("sensitivity", max_genes=3000, max_mito=10.0)
-    return draft
+    return draft.clean("sensitivity", max_genes=3000, max_mito=10.0)
 
 
 DATASET = Dataset(
-    name="gse149383",
     title="Aissa 2021, lung cancer line PC9, erlotinib",
     tissue="lung",
     modality="Drop-seq, counts",

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 
-from data_prep.loading.dataset import GITHUB, Dataset, Files, RemoteFile, geo
-from data_prep.loading.draft import Draft, look_up
-from data_prep.loading.tables import read_matrix, read_rows
+from data_prep.loading.dataset import GITHUB, Dataset, Files, geo, remote
+from data_prep.loading.draft import Draft, look_up, read_matrix, read_rows
 from data_prep.splits import INSTRUCTCELL
 
 COUNTS, LABELS = "GSM4850582_Liver_Counts.csv.gz", "Annotation_AHCA_alltissues_meta.data_84363_cell.txt"
@@ -27,15 +26,12 @@ def read(files: Files, variant: str) -> Draft:
 
 
 DATASET = Dataset(
-    name="he_2020_liver",
     title="He 2020, liver",
     tissue="liver",
     modality="10x 3', counts",
     sources=(
         *geo("GSM4850582", COUNTS),
-        RemoteFile(
-            f"{GITHUB}/bei-lab/scRNA-AHCA/master/Cell_barcode_and_corresponding_cell_types_of_AHCA/{LABELS}", LABELS
-        ),
+        *remote(f"{GITHUB}/bei-lab/scRNA-AHCA/master/Cell_barcode_and_corresponding_cell_types_of_AHCA", LABELS),
     ),
     citation="He et al. 2020, Genome Biology 21:294, doi:10.1186/s13059-020-02210-0",
     read=read,

@@ -109,7 +109,6 @@ def _types(shares: NDArray[np.float64], owners: list[str]) -> NDArray[Any]:
 
 
 DATASET = Dataset(
-    name="kang_2018_ifnb",
     title="Kang 2018, blood cells with and without interferon beta",
     tissue="blood",
     modality="10x 3', counts",

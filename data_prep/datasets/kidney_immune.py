@@ -1,7 +1,5 @@
 """Stewart 2019, immune cells of the kidney, as ktplotspy ships them."""
 
-from __future__ import annotations
-
 from data_prep.loading.dataset import Dataset, PackageFile
 from data_prep.loading.draft import read_cells
 
@@ -9,7 +7,6 @@ FILE = "kidneyimmune.h5ad"
 COLUMNS = {"cell_type": "celltype", "donor": "Experiment"}
 
 DATASET = Dataset(
-    name="kidney_immune",
     title="Stewart 2019, immune cells of the kidney",
     tissue="kidney",
     modality="10x 3', log1p of counts per 10,000",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from data_prep.loading.dataset import RESPONSE, Dataset, Files, geo, not_published
-from data_prep.loading.draft import Draft, text
-from data_prep.loading.tables import read_rows
+from data_prep.loading.draft import Draft, read_rows
 from data_prep.splits import PublishedSplit
 
 PREFIX = "GSE92742_Broad_LINCS_"
@@ -56,16 +55,14 @@ def read(files: Files, variant: str) -> Draft:
 
 def with_drugs(draft: Draft) -> Draft:
     """Return the profiles with the columns that all sets have, in place of those of L1000 (``pert_...``)."""
-    nothing = [""] * len(draft.cells)
-    units, kinds = draft.obs.get("pert_dose_unit", ["um"] * len(draft.cells)), draft.obs.get("pert_type", nothing)
-    drugs = draft.obs["pert_iname"]
-    doses = [dose_of(*both) for both in zip(draft.obs["pert_dose"], units, strict=True)]
-    draft.put(cell_line=draft.obs["cell_id"])
-    draft.put_drugs(drugs, doses, control=(text(kinds) == VEHICLE) | (drugs == "DMSO"))
-    return draft
+    known, drugs, size = draft.obs, draft.obs["pert_iname"], len(draft.cells)
+    units, kinds = known.get("pert_dose_unit", np.full(size, "um")), known.get("pert_type", np.full(size, ""))
+    doses = [dose_of(*both) for both in zip(known["pert_dose"], units, strict=True)]
+    draft.put(cell_line=known["cell_id"])
+    return draft.put_drugs(drugs, doses, control=(kinds == VEHICLE) | (drugs == "DMSO"))
 
 
-def dose_of(amount: str, unit: str) -> str:
+def dose_of(amount: str, unit: str, digits: int = 4) -> str:
     """Return a dose as it is spoken of; empty if it is not known.
 
     Examples
@@ -79,11 +76,10 @@ def dose_of(amount: str, unit: str) -> str:
         return ""
     if amount in UNKNOWN_DOSE or not np.isfinite(number):
         return ""
-    return f"{number:.4g} {unit.lower().replace('µm', 'um').replace('um', 'uM').replace('nm', 'nM')}"
+    return f"{number:.{digits}g} {unit.lower().replace('µm', 'um').replace('um', 'uM').replace('nm', 'nM')}"
 
 
 DATASET = Dataset(
-    name="l1000",
     title="L1000 (LINCS phase I, level 3)",
     tissue="cell lines",
     modality="bulk, 978 landmark genes, log2 of intensities",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from data_prep.datasets.l1000 import CHEMCPA, with_drugs
-from data_prep.loading.dataset import RESPONSE, Dataset, Files, RemoteFile
+from data_prep.loading.dataset import RESPONSE, Dataset, Files, remote
 from data_prep.loading.draft import Draft, read_cells
 
 FILE = "lincs_full.h5ad"
@@ -18,11 +18,10 @@ def read(files: Files, variant: str) -> Draft:
 
 
 DATASET = Dataset(
-    name="l1000_chemcpa",
     title="L1000 as chemCPA prepared it",
     tissue="cell lines",
     modality="bulk, 978 landmark genes",
-    sources=(RemoteFile(f"https://f003.backblazeb2.com/file/chemCPA-datasets/{FILE}.gz", FILE),),
+    sources=remote("https://f003.backblazeb2.com/file/chemCPA-datasets", f"{FILE}.gz", unpack=True),
     licence="none stated",
     citation="Hetzel et al. 2022, NeurIPS, arXiv:2204.13545; Subramanian et al. 2017, doi:10.1016/j.cell.2017.10.049",
     read=read,

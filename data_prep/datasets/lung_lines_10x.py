@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import cycle
-from typing import Any
 
 import numpy as np
 
-from data_prep.loading.dataset import GITHUB, SENSITIVITY, Dataset, Files, RemoteFile
+from data_prep.loading.dataset import GITHUB, SENSITIVITY, Dataset, Files, remote
 from data_prep.loading.draft import Draft, ready_cells
 from data_prep.loading.r_data import RObject, read_r
 from data_prep.splits import PublishedSplit
 
-NAME, FILE, LABEL = "lung_lines_10x", "cell_lines.rda", "cell_line"
+FILE, LABEL = "cell_lines.rda", "cell_line"
 
 IC50 = {
     "gefitinib": {"HCC827": -5.84, "A549": 1.46, "H1975": 5.32, "H838": 5.70},
@@ -29,8 +28,7 @@ NOT_SCREENED = "cell of a line whose sensitivity was not measured"
 
 def read(files: Files, variant: str) -> Draft:
     """Return the cells; the numbers are documented as log-normalised."""
-    draft = ready_cells(files, NAME, {"cell_line": LABEL}) or read_r(files[FILE], published)
-    draft.logs_unless_whole()
+    draft = (ready_cells(files, {"cell_line": LABEL}) or read_r(files[FILE], published)).logs_unless_whole()
     draft.drop_copies()
     lines = draft.obs["cell_line"].tolist()
     asked = drugs(draft.cells.tolist(), lines)
@@ -43,9 +41,7 @@ def published(saved: RObject) -> Draft:
     """Return the cells; the expression is genes by cells."""
     content = saved["cell_lines"]
     values, genes, cells = content["GE"].matrix()
-    draft = Draft(values.T, cells, genes)
-    draft.put(cell_line=content["meta"].texts())
-    return draft
+    return Draft(values.T, cells, genes).put(cell_line=content["meta"].texts())
 
 
 def drugs(cells: Sequence[str], lines: Sequence[str]) -> list[str]:
@@ -53,10 +49,8 @@ def drugs(cells: Sequence[str], lines: Sequence[str]) -> list[str]:
 
     One drug a cell, so that no cell trains under one drug and tests under the other.
     """
-    turns: dict[str, Any] = {}
-    chosen = {
-        place: next(turns.setdefault(lines[place], cycle(IC50))) for place in np.argsort(cells, kind="stable").tolist()
-    }
+    turns = {line: cycle(IC50) for line in lines}
+    chosen = {place: next(turns[lines[place]]) for place in np.argsort(cells, kind="stable").tolist()}
     return [chosen[place] for place in range(len(cells))]
 
 
@@ -67,11 +61,10 @@ def answer(line: str, drug: str) -> str:
 
 
 DATASET = Dataset(
-    name=NAME,
     title="Tian 2019, five lung cancer lines, gefitinib and afatinib",
     tissue="lung",
     modality="10x 3', 2,000 genes, log-normalised counts",
-    sources=(RemoteFile(f"{GITHUB}/cran/SuperCell/141ae9293e869f19e6182013f293b7a044309153/data/{FILE}", FILE),),
+    sources=remote(f"{GITHUB}/cran/SuperCell/141ae9293e869f19e6182013f293b7a044309153/data", FILE),
     licence="GPL-3 (SuperCell, whose file is read and never imported)",
     citation="Tian et al. 2019, Nature Methods 16:479, doi:10.1038/s41592-019-0425-8; IC50 (GDSC): Iorio et al."
     " 2016, Cell 166:740, doi:10.1016/j.cell.2016.06.017",

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from data_prep.loading.dataset import Dataset, Files, geo
-from data_prep.loading.draft import Draft, look_up
-from data_prep.loading.tables import read_matrix, read_rows
+from data_prep.loading.draft import Draft, look_up, read_matrix, read_rows
 from data_prep.splits import UNSEEN
 
 COUNTS, LABELS = "GSM4156608_skin.late.anagen.rna.counts.txt.gz", "GSM4156597_skin_celltype.txt.gz"
@@ -21,13 +20,11 @@ def read(files: Files, variant: str) -> Draft:
     }
     draft.put(cell_type=look_up(labels, draft.cells, files[COUNTS]))
     draft.drop_copies()
-    draft.drop_labels("cell_type")  # these are no cells of the publication: they go before anything is counted
-    draft.clean(max_genes=5000, max_mito=0.6, mito="mt-")
-    return draft
+    draft.drop_unlabelled()  # these are no cells of the publication: they go before anything is counted
+    return draft.clean(max_genes=5000, max_mito=0.6, mito="mt-")
 
 
 DATASET = Dataset(
-    name="ma_2020",
     title="Ma 2020, skin (SHARE-seq)",
     species="mouse",
     tissue="skin",

@@ -1,14 +1,11 @@
 """Tirosh 2016, a sample of oligodendroglioma cells, as infercnvpy ships it."""
 
-from __future__ import annotations
-
 from data_prep.loading.dataset import Dataset, PackageFile
 from data_prep.loading.draft import read_cells
 
 FILE = "oligodendroglioma.h5ad"
 
 DATASET = Dataset(
-    name="oligodendroglioma",
     title="Tirosh 2016, oligodendroglioma (a sample)",
     tissue="brain",
     modality="Smart-seq2, as infercnvpy ships it",

@@ -1,14 +1,11 @@
 """Zheng 2017, 700 blood cells, as scanpy ships them."""
 
-from __future__ import annotations
-
 from data_prep.loading.dataset import Dataset, PackageFile
 from data_prep.loading.draft import read_cells
 
 FILE = "10x_pbmc68k_reduced.h5ad"
 
 DATASET = Dataset(
-    name="pbmc68k_reduced",
     title="Zheng 2017, 700 blood cells",
     tissue="blood",
     modality="10x 3', 765 highly variable genes, log1p of counts per 10,000",

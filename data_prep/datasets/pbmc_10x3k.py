@@ -2,27 +2,24 @@
 
 from __future__ import annotations
 
-from data_prep.loading.dataset import GITHUB, Dataset, Files, RemoteFile
+from data_prep.loading.dataset import GITHUB, Dataset, Files, remote
 from data_prep.loading.draft import Draft, look_up, ready_cells
 from data_prep.loading.r_data import RObject, read_r
 
-NAME, MATRIX, CELLS, LABEL = "pbmc_10x3k", "pbmc_matrix.rda", "pbmc_meta.rda", "classified"
+MATRIX, CELLS, LABEL = "pbmc_matrix.rda", "pbmc_meta.rda", "classified"
 
 
 def read(files: Files, variant: str) -> Draft:
-    draft = ready_cells(files, NAME, {"cell_type": LABEL}) or published(files)
-    draft.logs_unless_whole()
+    draft = (ready_cells(files, {"cell_type": LABEL}) or published(files)).logs_unless_whole()
     draft.drop_copies()
-    draft.drop_labels("cell_type")
+    draft.drop_unlabelled()
     return draft
 
 
 def published(files: Files) -> Draft:
     """Return the cells; the counts are genes by cells."""
     values, genes, cells = read_r(files[MATRIX], lambda saved: saved["pbmc_matrix"].matrix())
-    draft = Draft(values.T, cells, genes)
-    draft.put(cell_type=look_up(read_r(files[CELLS], types), draft.cells, files[MATRIX]))
-    return draft
+    return Draft(values.T, cells, genes).put(cell_type=look_up(read_r(files[CELLS], types), cells, files[MATRIX]))
 
 
 def types(saved: RObject) -> dict[str, str]:
@@ -31,11 +28,10 @@ def types(saved: RObject) -> dict[str, str]:
 
 
 DATASET = Dataset(
-    name=NAME,
     title="10x Genomics, 3k blood cells",
     tissue="blood",
     modality="10x 3', counts",
-    sources=tuple(RemoteFile(f"{GITHUB}/rnabioco/clustifyrdata/ea78504/data/{name}", name) for name in (MATRIX, CELLS)),
+    sources=remote(f"{GITHUB}/rnabioco/clustifyrdata/ea78504/data", MATRIX, CELLS),
     licence="MIT (clustifyrdata); 10x Genomics states CC BY 4.0",
     citation="10x Genomics 2016, 3k PBMCs from a healthy donor; types: Fu et al. 2020, F1000Research 9:223,"
     " doi:10.12688/f1000research.22969.2",

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from data_prep.loading.dataset import GITHUB, Dataset, Files, RemoteFile
+from data_prep.loading.dataset import GITHUB, Dataset, Files, remote
 from data_prep.loading.draft import Draft, ready_cells
 from data_prep.loading.r_data import RObject, read_r
 
-NAME, FILE, LABEL = "pbmc_zheng2017_facs", "pbmc_facs.RData", "celltype"
+FILE, LABEL = "pbmc_facs.RData", "celltype"
 PARTS = (("counts", "samples"), ("counts_test", "samples_test"))
 """The cells, in the two parts that fastTopics made of them."""
 
 
 def read(files: Files, variant: str) -> Draft:
-    draft = ready_cells(files, NAME, {"cell_type": LABEL}) or read_r(files[FILE], published)
-    draft.logs_unless_whole()
-    return draft
+    return (ready_cells(files, {"cell_type": LABEL}) or read_r(files[FILE], published)).logs_unless_whole()
 
 
 def published(saved: RObject) -> Draft:
@@ -27,17 +25,15 @@ def published(saved: RObject) -> Draft:
         raise ValueError("the two parts have other genes")
     values = scipy.sparse.vstack([values for values, _, _ in matrices], format="csr")
     cells = [cell for _, rows, _ in matrices for cell in rows]
-    draft = Draft(values, cells, content["genes"]["symbol"].texts())
-    draft.put(cell_type=[kind for _, samples in PARTS for kind in content[samples][LABEL].texts()])
-    return draft
+    kinds = [kind for _, samples in PARTS for kind in content[samples][LABEL].texts()]
+    return Draft(values, cells, content["genes"]["symbol"].texts()).put(cell_type=kinds)
 
 
 DATASET = Dataset(
-    name=NAME,
     title="Zheng 2017, blood cells sorted by FACS (a sample)",
     tissue="blood",
     modality="10x 3', counts",
-    sources=(RemoteFile(f"{GITHUB}/stephenslab/fastTopics/8406f5f/data/{FILE}", FILE),),
+    sources=remote(f"{GITHUB}/stephenslab/fastTopics/8406f5f/data", FILE),
     licence="BSD-2-Clause (fastTopics); 10x Genomics states CC BY 4.0",
     citation="Zheng et al. 2017, Nature Communications 8:14049, doi:10.1038/ncomms14049",
     read=read,

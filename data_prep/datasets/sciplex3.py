@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from cellduality_plugin.perturbations import CONTROL
+from data_prep.datasets.l1000 import dose_of
 from data_prep.loading.dataset import RESPONSE, Dataset, Files, RemoteFile
 from data_prep.loading.draft import NO_LABEL, Draft, read_cells
 from data_prep.splits import PublishedSplit
@@ -22,24 +21,11 @@ def read(files: Files, variant: str) -> Draft:
     draft = read_cells(files[FILE], {"drug": "perturbation", "cell_line": "cell_line", "dose": "dose_value"})
     for column in ("drug", "cell_line"):
         draft.keep_cells([value not in ("", "nan") for value in draft.obs[column]], NO_LABEL)
-    drugs = draft.obs["drug"]
-    draft.put_drugs(drugs, [dose_of(dose) for dose in draft.obs["dose"]], control=drugs == CONTROL)
-    draft.drop_copies()
-    draft.filter()
-    return draft
-
-
-def dose_of(value: str) -> str:
-    """Return a dose in nM; empty if there is none."""
-    try:
-        number = float(value)
-    except ValueError:
-        return ""
-    return f"{number:.10g} nM" if np.isfinite(number) else ""
+    drugs, doses = draft.obs["drug"], [dose_of(dose, "nM", digits=10) for dose in draft.obs["dose"]]
+    return draft.put_drugs(drugs, doses, control=drugs == CONTROL).filter()
 
 
 DATASET = Dataset(
-    name="sciplex3",
     title="sci-Plex3, 188 compounds on three cell lines",
     tissue="cell lines",
     modality="sci-RNA-seq3, counts",

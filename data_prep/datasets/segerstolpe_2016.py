@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from data_prep.loading.dataset import Dataset, Files, RemoteFile, not_published
-from data_prep.loading.draft import Draft, look_up
-from data_prep.loading.tables import read_header, read_matrix, read_rows
+from data_prep.loading.dataset import Dataset, Files, not_published, remote
+from data_prep.loading.draft import Draft, look_up, read_header, read_matrix, read_rows
 from data_prep.splits import INSTRUCTCELL
 
 MATRIX, SAMPLES = "pancreas_refseq_rpkms_counts_3514sc.txt", "E-MTAB-5061.sdrf.txt"
@@ -35,12 +34,7 @@ def read(files: Files, variant: str) -> Draft:
     )
     draft.drop_copies()
     draft.keep_cells([cell in good for cell in draft.cells], "well that failed the publication's quality control")
-    rare = draft.rare_types()
-    draft.filter(max_genes=10_000)
-    typed = [kind not in NO_TYPE for kind in draft.obs["cell_type"]]
-    draft.keep_cells(typed, "cell whose label is no type (co-expression, unclassified)")
-    draft.drop_labels("cell_type", rare)
-    return draft
+    return draft.clean(max_genes=10_000, no_type=NO_TYPE)
 
 
 def column_like(rows: list[dict[str, str]], wanted: str) -> str:
@@ -52,13 +46,10 @@ def column_like(rows: list[dict[str, str]], wanted: str) -> str:
 
 
 DATASET = Dataset(
-    name="segerstolpe_2016",
     title="Segerstolpe 2016, pancreas",
     tissue="pancreas",
     modality="Smart-seq2, counts",
-    sources=tuple(
-        RemoteFile(f"https://www.ebi.ac.uk/biostudies/files/E-MTAB-5061/{name}", name) for name in (MATRIX, SAMPLES)
-    ),
+    sources=remote("https://www.ebi.ac.uk/biostudies/files/E-MTAB-5061", MATRIX, SAMPLES),
     licence="none stated (ArrayExpress)",
     citation="Segerstolpe et al. 2016, Cell Metabolism 24:593, doi:10.1016/j.cmet.2016.08.020",
     read=read,

@@ -10,8 +10,7 @@ from pathlib import Path
 
 from cellduality_plugin.errors import CellDualityError
 from data_prep.loading.dataset import Dataset, Files, UserFile, geo, not_published
-from data_prep.loading.draft import Draft, look_up
-from data_prep.loading.tables import read_rows
+from data_prep.loading.draft import Draft, look_up, read_rows
 from data_prep.splits import INSTRUCTCELL
 
 ARCHIVE, LABELS = "GSE114297_RAW.tar", "labels.csv"
@@ -29,8 +28,7 @@ def read(files: Files, variant: str) -> Draft:
     draft.put(cell_type=look_up(labels, draft.cells, LABELS))
     named = [not gene.startswith(("ENSG", "chromosome")) for gene in draft.genes]
     draft.keep_genes(named, "gene without a symbol (ENSG..., chromosome...)")
-    draft.clean(max_genes=4000, max_mito=10.0)
-    return draft
+    return draft.clean(max_genes=4000, max_mito=10.0)
 
 
 def read_samples(archive: Path) -> Draft:
@@ -61,9 +59,8 @@ def read_samples(archive: Path) -> Draft:
         raise not_published(archive, error) from error
     order = [gene for gene in samples[0].genes if gene in shared]
     values = scipy.sparse.vstack([draft.values[:, Index(draft.genes).get_indexer(order)] for draft in samples])
-    joined = Draft(values, [cell for draft in samples for cell in draft.cells], order)
-    joined.put(donor=[donor for draft in samples for donor in draft.obs["donor"]])
-    return joined
+    donors = [donor for draft in samples for donor in draft.obs["donor"]]
+    return Draft(values, [cell for draft in samples for cell in draft.cells], order).put(donor=donors)
 
 
 def first_fields(content: bytes) -> list[str]:
@@ -72,7 +69,6 @@ def first_fields(content: bytes) -> list[str]:
 
 
 DATASET = Dataset(
-    name="xin_2016",
     title="Xin, pancreatic islets (GSE114297)",
     tissue="pancreas",
     modality="10x 3', counts",

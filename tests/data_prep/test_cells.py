@@ -14,8 +14,8 @@ from cellduality_plugin.parsing import Genes, join_response
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep import ranking
 from data_prep.cells import FEW_GENES, UNSPEAKABLE_GENE, rank_cells, speakable
+from data_prep.h5ad import matrices
 from data_prep.h5ad.loaders import load_h5ad
-from data_prep.h5ad.matrices import StoredMatrix
 from data_prep.ranking import rank_rows
 from tests.refused import refused
 
@@ -66,7 +66,7 @@ def test_blocks_of_a_file_rank_like_all_of_it_and_are_as_wide_as_the_longest_cel
     values = np.tri(24, 12, k=-12, dtype=np.float32) + np.eye(24, 12, dtype=np.float32) * 30
     path = write_h5ad(values[::-1].copy() if longest == "first" else values)
     whole = rank_cells(load_h5ad(path, "kind", expression="counts"), source="toy", top=12, min_genes=1)
-    monkeypatch.setattr(StoredMatrix.__init__, "__defaults__", (20,))
+    monkeypatch.setattr(matrices, "BLOCK", 20)
     loaded = load_h5ad(path, "kind", expression="counts")
     in_blocks = rank_cells(loaded, source="toy", top=20_000, min_genes=1)
     assert len(list(loaded.blocks())) > 5

@@ -5,9 +5,8 @@ from __future__ import annotations
 import gzip
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import anndata
 import numpy as np
@@ -17,18 +16,14 @@ import scipy.sparse
 
 from data_prep.datasets import find_dataset
 from data_prep.h5ad.genes import mouse_symbols, to_human
+from tests.refused import refused
 
 
-@pytest.fixture
-def counts() -> Callable[..., np.ndarray]:
-    """Return a function that gives cells by genes, with nearly all genes expressed in nearly all cells."""
-
-    def make(n_cells: int, n_genes: int = 230, high: int = 9) -> np.ndarray:
-        values = np.random.default_rng(n_cells).integers(1, high, size=(n_cells, n_genes))
-        values[np.arange(n_cells), np.arange(n_cells) % n_genes] = 0
-        return values
-
-    return make
+def counts(n_cells: int, n_genes: int = 230, high: int = 9) -> np.ndarray:
+    """Return cells by genes, with nearly all genes expressed in nearly all cells."""
+    values = np.random.default_rng(n_cells).integers(1, high, size=(n_cells, n_genes))
+    values[np.arange(n_cells), np.arange(n_cells) % n_genes] = 0
+    return values
 
 
 MOUSE = [name for name in sorted(mouse_symbols()) if to_human([name])[0][0]][:300]
@@ -41,64 +36,56 @@ def gene(number: int) -> str:
 
 
 @pytest.fixture
-def mouse_genes() -> list[str]:
-    """Return 300 mouse symbols, each of one human gene."""
-    return list(MOUSE)
+def write_table(tmp_path: Path) -> Callable[..., dict[str, Path]]:
+    """Return a function that writes a text table, with commas into .csv and packed into .gz: its path by its name."""
 
-
-@pytest.fixture
-def write_table(tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that writes a text table, packed if its name ends with .gz."""
-
-    def write(name: str, lines: Sequence[Sequence[Any]], separator: str = "\t") -> Path:
+    def write(name: str, lines: Sequence[Sequence[Any]]) -> dict[str, Path]:
+        separator = "," if ".csv" in name else "\t"
         content = "".join(separator.join(map(str, line)) + "\n" for line in lines).encode()
-        path = tmp_path / name
-        path.write_bytes(gzip.compress(content, 1) if name.endswith(".gz") else content)
-        return path
+        (tmp_path / name).write_bytes(gzip.compress(content, 1) if name.endswith(".gz") else content)
+        return {name: tmp_path / name}
 
     return write
 
 
 @pytest.fixture
-def write_counts(write_table) -> Callable[..., Path]:
+def write_counts(write_table) -> Callable[..., dict[str, Path]]:
     """Return a function that writes a table of genes by cells."""
 
-    def write(name: str, values: np.ndarray, cells: Sequence[str], genes: Sequence[str] = (), **shape: Any) -> Path:
-        genes = genes or [*map(gene, range(values.shape[1]))]
-        corner = shape.pop("corner", ["gene"])
-        lines = [[gene, *row] for gene, row in zip(genes, values.T.tolist(), strict=True)]
-        return write_table(name, [[*corner, *cells], *lines], **shape)
+    def write(name: str, values: np.ndarray, cells: Sequence[str], genes: Sequence[str] = (), corner=("gene",)):
+        lines = zip(genes or map(gene, range(values.shape[1])), values.T.tolist(), strict=True)
+        return write_table(name, [[*corner, *cells], *([gene, *row] for gene, row in lines)])
 
     return write
 
 
-@pytest.fixture
-def load() -> Callable[..., anndata.AnnData]:
-    """Return a function that loads a set by name and checks what all sets have in common: an AnnData of it."""
-
-    def loaded(name: str, files: dict[str, Path], variant: str = "") -> anndata.AnnData:
-        dataset = find_dataset(name)
-        table = dataset.load(files, variant)
-        (block,) = table.blocks()
-        assert isinstance(block, scipy.sparse.csr_matrix)
-        assert block.dtype == np.float32
-        assert (block.data > 0).all()
-        adata = anndata.AnnData(block, obs=table.obs, var=pd.DataFrame(index=list(table.genes)))
-        assert adata.obs_names.is_unique
-        assert adata.var_names.is_unique
-        assert list(adata.obs.columns) == list(dataset.columns)
-        assert all(type(value) is str for column in adata.obs for value in adata.obs[column])
-        assert all(type(count) is int and count > 0 for count in table.drops.values())
-        adata.uns.update(counts=table.counts, drops=table.drops)
-        return adata
-
-    return loaded
+def load(name: str, files: dict[str, Path], variant: str = "") -> anndata.AnnData:
+    """Load a set by name, check what all sets have in common, and return an AnnData of it."""
+    dataset = find_dataset(name)
+    table = dataset.load(files, variant)
+    (block,) = table.blocks()
+    assert isinstance(block, scipy.sparse.csr_matrix)
+    assert block.dtype == np.float32
+    assert (block.data > 0).all()
+    adata = anndata.AnnData(block, obs=table.obs, var=pd.DataFrame(index=list(table.genes)))
+    assert adata.obs_names.is_unique
+    assert adata.var_names.is_unique
+    assert list(adata.obs.columns) == list(dataset.columns)
+    assert all(type(value) is str for column in adata.obs for value in adata.obs[column])
+    assert all(type(count) is int and count > 0 for count in table.drops.values())
+    adata.uns.update(counts=table.counts(), drops=table.drops)
+    return adata
 
 
-@pytest.fixture
-def tally() -> Callable[..., dict[str, int]]:
-    """Return a function that counts the values of a column."""
-    return lambda adata, column="cell_type": pd.Series(adata.obs[column]).value_counts().to_dict()
+def refuse(name: str, files: dict[str, Path]) -> None:
+    """Check that files are not taken for what was published under a name."""
+    with refused("not-as-published"):
+        find_dataset(name).load(files)
+
+
+def tally(adata: anndata.AnnData, column: str = "cell_type") -> dict[str, int]:
+    """Return how many cells have each value of a column."""
+    return pd.Series(adata.obs[column]).value_counts().to_dict()
 
 
 class RWriter:
@@ -132,61 +119,49 @@ class RWriter:
             self.item(value)
         self.integers(254)
 
-    def item(self, value: Any, attributes: dict[str, Any] | None = None) -> None:
+    def item(self, value: Any, **attributes: Any) -> None:
         flags = 1 << 9 if attributes else 0
-        if value is None:
-            self.integers(254)
-        elif isinstance(value, dict):
-            self.item(list(value.values()), {"names": list_of(value)})
-        elif isinstance(value, pd.DataFrame):
-            names = {"names": list_of(value.columns), "class": list_of(["data.frame"])}
-            self.item([value[name].array for name in value], {**names, "row.names": list_of(value.index)})
-        elif isinstance(value, pd.Categorical):
-            self.item(value.codes.astype(int) + 1, {"levels": list_of(value.categories), "class": list_of(["factor"])})
-        elif isinstance(value, SparseWithNames):
-            matrix = value.matrix
+        if isinstance(value, pd.DataFrame):
+            rows = {"class": list_of(["data.frame"]), "row.names": list_of(value.index)}
+            return self.item({name: value[name].array for name in value}, **rows)
+        if isinstance(value, dict):
+            return self.item(list(value.values()), names=list_of(value), **attributes)
+        if isinstance(value, pd.Categorical):
+            kinds = {"levels": list_of(value.categories), "class": list_of(["factor"])}
+            return self.item(value.codes.astype(int) + 1, **kinds)
+        if isinstance(value, SparseWithNames):
             self.integers(25 | 1 << 16 | 1 << 9)
-            slots = {"i": matrix.indices, "p": matrix.indptr, "Dim": np.array(matrix.shape)}
-            slots["Dimnames"] = [list_of(value.rows), list_of(value.columns)]
-            self.pairs({**slots, "x": matrix.data.astype(float), "factors": [], "class": list_of(["dgCMatrix"])})
+            matrix, names = scipy.sparse.csc_matrix(value.values), [list_of(value.rows), list_of(value.columns)]
+            slots = {"i": matrix.indices, "p": matrix.indptr, "Dim": np.array(matrix.shape), "Dimnames": names}
+            attributes = {**slots, "x": matrix.data.astype(float), "factors": [], "class": list_of(["dgCMatrix"])}
+        elif value is None:
+            self.integers(254)
         elif isinstance(value, list):
             self.integers(19 | flags, len(value))
             for one in value:
                 self.item(one)
         else:
             array = np.asarray(value)
-            kind = {"i": 13, "f": 14}.get(array.dtype.kind, 16)
+            kind, stored = {"i": (13, ">i4"), "f": (14, ">f8")}.get(array.dtype.kind, (16, ""))
             self.integers(kind | flags, len(array))
-            for one in array if kind == 16 else ():
+            for one in () if stored else array:
                 self.text(one)
-            self.content += b"" if kind == 16 else array.astype(">i4" if kind == 13 else ">f8").tobytes()
-        if attributes and not isinstance(value, dict | pd.DataFrame | pd.Categorical):
+            self.content += array.astype(stored).tobytes() if stored else b""
+        if attributes:
             self.pairs(attributes)
+        return None
 
 
 def list_of(names: Any) -> np.ndarray:
     return np.array(list(names), dtype=object)
 
 
-@dataclass(frozen=True)
-class SparseWithNames:
+class SparseWithNames(NamedTuple):
     """What R calls a dgCMatrix."""
 
-    matrix: Any
+    values: Any
     rows: Sequence[str]
     columns: Sequence[str]
-
-
-@pytest.fixture
-def sparse() -> Callable[..., SparseWithNames]:
-    """Return a function that makes a dgCMatrix of (values, names of the rows, names of the columns)."""
-    return lambda values, *names: SparseWithNames(scipy.sparse.csc_matrix(values), *names)
-
-
-@pytest.fixture
-def r_writer() -> type[RWriter]:
-    """Return the writer of R's format, for what save_r cannot write."""
-    return RWriter
 
 
 @pytest.fixture

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import Counter
@@ -19,10 +19,10 @@ from cellduality_plugin.cli import app
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.datasets import DATASETS
-from data_prep.h5ad.genes import to_human
 from data_prep.manifests import read_manifest
 from data_prep.splits import apportion
 from tests.data_prep.conftest import toy_cells
+from tests.data_prep.datasets.conftest import HUMAN
 from tests.data_prep.datasets.test_h5ad_sets import bastidas_ponce_2019, human_immune, l1000, sciplex3  # noqa: F401
 from tests.data_prep.datasets.test_text_sets import (  # noqa: F401
     gse110894,
@@ -57,9 +57,7 @@ def cache(tmp_path, monkeypatch, request):
             files = made if isinstance(made, dict) else made(drugs=DRUGS) if name == "sciplex3" else made()
             (tmp_path / "cache" / name).mkdir(parents=True)
             for file, path in files.items():
-                content = path.read_bytes()
-                packed = path.suffix == ".gz" and not file.endswith(".gz")
-                (tmp_path / "cache" / name / file).write_bytes(gzip.decompress(content) if packed else content)
+                shutil.copy(path, tmp_path / "cache" / name / file)
 
     return fill
 
@@ -80,16 +78,11 @@ def run(cache, monkeypatch):
 
 
 @pytest.fixture
-def trainer(tmp_path, mouse_genes) -> list[object]:
+def trainer(tmp_path) -> list[object]:
     """Words that add human cells of one's own, which train where all of another set is held out."""
-    genes = [name for name in to_human(mouse_genes)[0] if name]
-    counts = np.random.default_rng(7).integers(0, 40, size=(40, len(genes))).astype(np.float32)
-    columns = {
-        "labels": ["naive B cell", "Basal"] * 20,
-        "agent": "cisplatin",
-        "answer": ["Sensitive", "Resistant"] * 20,
-    }
-    path = toy_cells(tmp_path / "own.h5ad", counts, genes=genes, **columns)
+    counts = np.random.default_rng(7).integers(0, 40, size=(40, len(HUMAN))).astype(np.float32)
+    labels, answers = ["naive B cell", "Basal"] * 20, ["Sensitive", "Resistant"] * 20
+    path = toy_cells(tmp_path / "own.h5ad", counts, genes=HUMAN, labels=labels, agent="cisplatin", answer=answers)
     return [path, "--label-column", "kind", "--drug-column", "agent", "--sensitivity-column", "answer"]
 
 
@@ -98,6 +91,10 @@ def prepared(run, folder: Path, name: str, *words: object) -> tuple[str, list[di
     few = ["--labelled", 4, "--rl-rows", 6, "--min-genes", 2, "--top-genes", 12, "--small-classes", "drop"]
     printed = run("data", "prepare", name, "--out", folder, *few, *words)
     return printed, [row for row in read_jsonl(folder / "cells.jsonl") if row["id"].startswith(f"{name}/")]
+
+
+def kind_of(name: str) -> str:
+    return next(column for column in ("cell_type", "sensitivity", "perturbation") if column in DATASETS[name].columns)
 
 
 def told(shown: str, cells: list[dict[str, Any]], kind: str) -> Counter[str]:
@@ -122,10 +119,8 @@ def told(shown: str, cells: list[dict[str, Any]], kind: str) -> Counter[str]:
 @pytest.mark.parametrize("name", PAPER)
 def test_the_split_that_is_shown_is_the_split_that_is_written(run, trainer, tmp_path, name):
     shown = run("data", "info", name)
-    kind = next(column for column in ("cell_type", "sensitivity", "perturbation") if column in DATASETS[name].columns)
-    words = trainer if name in WHOLE else []
-    printed, cells = prepared(run, tmp_path / "out", name, *words)
-    assert Counter(cell["split"] for cell in cells) == told(shown, cells, kind)
+    printed, cells = prepared(run, tmp_path / "out", name, *(trainer if name in WHOLE else ()))
+    assert Counter(cell["split"] for cell in cells) == told(shown, cells, kind_of(name))
     text = read_manifest(tmp_path / "out" / "cells.jsonl")["splits"][name]
     assert text in printed
     assert text in shown
@@ -137,8 +132,7 @@ def test_the_split_that_is_shown_is_the_split_that_is_written(run, trainer, tmp_
 @pytest.mark.parametrize("name", ["gse117872", "ma_2020", "sciplex3"])
 def test_fractions_override(run, tmp_path, name):
     _, cells = prepared(run, tmp_path / "out", name, "--split", "fractions", "--labelled", 10)
-    kind = next(column for column in ("cell_type", "sensitivity", "perturbation") if column in DATASETS[name].columns)
-    assert Counter(cell["split"] for cell in cells) == told("60 / 20 / 20 by class, seeded", cells, kind)
+    assert Counter(cell["split"] for cell in cells) == told("60 / 20 / 20 by class, seeded", cells, kind_of(name))
     with refused("wrong-settings"):
         prepared(run, tmp_path / "out", name, "--split", "instructcell")
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from data_prep.loading import tables
-from data_prep.loading.tables import read_matrix, read_rows
+from data_prep.loading import draft
+from data_prep.loading.draft import read_matrix, read_rows
 from tests.refused import refused
 
 
@@ -29,7 +29,7 @@ def read(tmp_path):
     ],
 )
 def test_genes_by_cells_come_out_as_cells_by_genes(read, monkeypatch, content, block):
-    monkeypatch.setattr(tables, "BLOCK_VALUES", block)
+    monkeypatch.setattr(draft, "BLOCK_VALUES", block)
     assert read(content) == (["a", "b"], ["x", "y"], [[1, 0], [2, 3]])
     assert read(content.replace(b"x", b"NA")) == (["a", "b"], ["NA", "y"], [[1, 0], [2, 3]])
 
