@@ -23,6 +23,7 @@ from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS
 from data_prep.rows import audit_rows
 from tests.commands.conftest import invoke
+from tests.evaluation.audit.conftest import Words
 from tests.play import Saying, roll, row
 from tests.refused import refused
 
@@ -33,7 +34,7 @@ TYPE, CELL = "cell_type_annotation", "conditional_cell_generation"
 def opened():
     """Players who say the same to every question."""
     policy = Saying(join_response("T"))
-    yield Players(policy, policy, policy, len, len)
+    yield Players(Words(), policy, policy, policy)
 
 
 @pytest.fixture

@@ -47,6 +47,16 @@ def own(kind: str) -> tuple[str, ...]:
     return GENES[place : place + 12]
 
 
+class Words:
+    """A tokenizer whose tokens are words."""
+
+    def apply_chat_template(self, chat: list[dict[str, str]], **how: object) -> str:
+        return chat[0]["content"]
+
+    def __call__(self, text: str, **how: object) -> dict[str, list[str]]:
+        return {"input_ids": text.split()}
+
+
 class PlantedPolicy:
     """A policy with planted probabilities: it names a type, and writes a gene of its type, with probability ``skill``.
 
@@ -131,13 +141,10 @@ def config(data: Path) -> Config:
 
 @pytest.fixture(scope="session")
 def players() -> Callable[..., Callable[[], nullcontext[Players]]]:
-    """Return a function that gives what opens players of a skill; words are their tokens."""
-
-    def words(text: str) -> int:
-        return len(text.split())
+    """Return a function that gives what opens players of a skill."""
 
     def make(skill: float = 0.8) -> Callable[[], nullcontext[Players]]:
-        found = Players(PlantedPolicy(skill), PlantedPolicy(skill), PlantedPolicy(skill, 7), words, words)
+        found = Players(Words(), PlantedPolicy(skill), PlantedPolicy(skill), PlantedPolicy(skill, 7))
         return lambda: nullcontext(found)
 
     return make

@@ -13,6 +13,7 @@ from vllm import SamplingParams
 from cellduality_plugin.evaluation.audit.engine import Account, Players, Remembering, Stepped
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.offline import Served
+from tests.evaluation.audit.conftest import Words
 
 
 class ScriptedEngine:
@@ -84,7 +85,7 @@ class Counted:
 
 def accounts(policy, count=2, at_once=64, **settings):
     """Accounts over one memory of ``policy``; words are its tokens."""
-    memory = Remembering(Players(policy, policy, policy, *[lambda text: len(text.split())] * 2, at_once), **settings)
+    memory = Remembering(Players(Words(), policy, policy, policy, at_once=at_once), **settings)
     return [Account(memory) for _ in range(count)]
 
 

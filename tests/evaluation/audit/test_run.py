@@ -8,15 +8,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.audit.answers import (
-    NEIGHBOURS,
     AuditSettings,
     Contender,
-    NearestCells,
     make_cases,
     read_audit_rows,
     truths,
@@ -24,7 +20,6 @@ from cellduality_plugin.evaluation.audit.answers import (
 from cellduality_plugin.evaluation.audit.run import audit, contenders_for, masks_in_training
 from cellduality_plugin.examples import Example, Mask
 from cellduality_plugin.files import write_jsonl
-from cellduality_plugin.similarity import rank_weighted_jaccard
 from cellduality_plugin.tasks import TASKS
 from tests.evaluation.audit.conftest import ANNOTATION, GENERATION
 from tests.refused import refused
@@ -53,7 +48,7 @@ def test_every_label_is_an_answer_once_the_true_one_first(cases, vocabulary):
         assert kinds == ("true", "wrong", "wrong", "another's")
         assert labels[0] == case.gold == case.example.gold
         assert set(labels) == set(vocabulary.labels["cell_type"])
-        assert truths(case, [*labels, None]) == {"correct": [1.0, 0.0, 0.0, 0.0]}
+        assert truths(case, [*labels, None], rows) == {"correct": [1.0, 0.0, 0.0, 0.0]}
     assert [len(case.splits) for case in made] == [2] * 6
     with refused("missing-gold"):
         make_cases(TASKS[ANNOTATION], [replace(rows[0], gold=None)], vocabulary, AuditSettings(), None)
@@ -68,24 +63,10 @@ def test_a_cell_is_compared_with_cells_of_other_types_and_its_own_genes_in_anoth
         assert all(types[cell] != case.example.unknown for cell in wrong)
         assert sorted(reordered) == sorted(true)
         assert another in types.keys() - {true}
-    found = truths(case, [true, wrong[0], None], NearestCells(rows))
+    found = truths(case, [true, wrong[0], None], rows)
     assert list(found) == ["knn", "rwjs"]  # the first is the headline
     assert found["rwjs"][:2] == found["knn"][:2] == [1.0, 0.0]
     assert np.isnan([found["rwjs"][2], found["knn"][2]]).all()
-
-
-genes = st.lists(st.sampled_from([f"G{number}" for number in range(12)]), max_size=8).map(tuple)
-
-
-@given(st.lists(st.tuples(genes.filter(bool), st.sampled_from("BT")), max_size=12), genes, genes)
-def test_the_nearest_real_cells_are_those_by_rwjs_one_by_one(cells, answer, without):
-    rows = [Example("t", str(number), {}, {}, kind, cell) for number, (cell, kind) in enumerate(cells)]
-    others = [(round(rank_weighted_jaccard(cell, answer), 12), kind) for cell, kind in cells if cell != without]
-    others.sort(key=lambda cell: -cell[0])
-    assume(len({near for near, _ in others}) == len(others))  # equally near ones have no order
-    near = [kind for _, kind in others[:NEIGHBOURS]]
-    expected = near.count("B") / len(near) if near else 0.0
-    assert NearestCells(rows).share_near(answer, "B", without) == pytest.approx(expected)
 
 
 @pytest.fixture

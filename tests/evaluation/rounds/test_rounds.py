@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellduality_plugin.evaluation.report import FORMAT, VERSION
-from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion, Selection, decide, drawn, luck
+from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion, chosen, decide, drawn, luck
 from cellduality_plugin.evaluation.rounds.summary import Tally, entropy, read_round, rounds_json, sentence
 from cellduality_plugin.parsing import Answer
 from cellduality_plugin.scoring import Score, votes_for
@@ -68,12 +68,9 @@ def test_a_cell_without_a_label_has_a_reason(said, reason):
 @given(st.floats(0.05, 1.0), st.integers(1, 60))
 def test_more_cells_hold_all_that_fewer_did(weight, limit):
     cells = [(task, f"set/{number}") for number in range(50) for task in ("a", "b")]
-    few = Selection(cells, weight=weight, limit=limit, seed=3)
-    chosen = [cell for cell in cells if cell in few]
-    assert len(chosen) == few.count
-    assert max(Counter(task for task, _ in chosen).values(), default=0) <= limit
-    more = Selection(cells, weight=min(1.0, weight * 2), limit=limit * 2, seed=3)
-    assert all(cell in more for cell in chosen)
+    few = chosen(cells, weight=weight, limit=limit, seed=3)
+    assert max(Counter(task for task, _ in few).values(), default=0) <= limit
+    assert few <= chosen(cells, weight=min(1.0, weight * 2), limit=limit * 2, seed=3) <= {*cells}
 
 
 LABELLING = "cell_type_annotation"
