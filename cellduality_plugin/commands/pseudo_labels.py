@@ -19,7 +19,7 @@ from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.run import masks_in_training
 from cellduality_plugin.evaluation.predictions import file_hash, versions
 from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion, Panel, answered, chosen, decide, luck
-from cellduality_plugin.evaluation.rounds.summary import Tally, sentence
+from cellduality_plugin.evaluation.rounds.summary import Cell, sentence, summary
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.policies.cache import AnswerCache
@@ -118,16 +118,18 @@ class Work:
             "masks": self._masks, "versions": versions(),
         }  # fmt: skip
         with AnswerCache(out.with_suffix(".answers"), made_from) as kept, opened() as players:
-            found, decided = self._decided(players, kept, name)
-        rows, share = {"pseudo": 2 * len(decided), "labelled": self._rows}, how.labelled_share
-        rows["times"] = max(1, math.ceil(share / (1 - share) * rows["pseudo"] / self._rows))
+            decisions = self._decisions(players, kept, name)
+        count, share = 2 * sum(bool(each.label) for each in decisions.values()), how.labelled_share
+        rows = {"pseudo": count, "labelled": self._rows}
+        rows["times"] = max(1, math.ceil(share / (1 - share) * count / self._rows))
         labelled = (pseudo.read_sft(self._labelled) for _ in range(rows["times"]))
-        write_jsonl(out, itertools.chain(self._pseudo_rows(decided), *labelled))
-        for task, summary in found.items():
-            print(sentence(task, summary))
-            for alarm in summary["alarms"]:
+        write_jsonl(out, itertools.chain(self._pseudo_rows(decisions), *labelled))
+        found = {task: self._summary(task, decisions) for task in self._tasks}
+        for task, own in found.items():
+            print(sentence(task, own))
+            for alarm in own["alarms"]:
                 print(f"alarm: {task}: {alarm}. {LOCKED_IN}")
-        print(f"{rows['pseudo']} rows of pseudo-labels and {rows['times']} x {self._rows} of labelled cells: {out}")
+        print(f"{count} rows of pseudo-labels and {rows['times']} x {self._rows} of labelled cells: {out}")
         return {"tasks": found, "rows": rows, "settings": how.model_dump(), **origin}
 
     def _questions(self) -> Iterator[Example]:
@@ -137,33 +139,30 @@ class Work:
                 asked = pseudo.question(self._tasks[name], row, hidden=self._hidden, masks=self._masks, rng=rng)
                 yield replace(asked, gold=label) if self._panels[name].needs_gold else asked
 
-    def _decided(
-        self, players: Players | None, kept: AnswerCache, name: str
-    ) -> tuple[dict[str, dict[str, Any]], dict[tuple[str, str], Decision]]:
-        """Return the summary of each task, and by (task, cell id) the decisions that found a label."""
-        how, tallies, decided = self._settings, dict[str, Tally](), dict[tuple[str, str], Decision]()
-        for task, pair in self._tasks.items():
-            labels = Counter(label for own, _, label in self._training(labelled=True) if own == task)
-            tallies[task] = Tally(labels, len(self._vocabulary.labels[pseudo.kind_of(pair)]))
+    def _decisions(self, players: Players | None, kept: AnswerCache, name: str) -> dict[Cell, Decision]:
+        how, decisions = self._settings, dict[Cell, Decision]()
 
         async def ask(example: Example) -> Opinion:
             return await self._panels[example.task].opinion(example, players)
 
         asking: dict[str, Any] = {"batch": how.batch, "total": len(self._chosen), "name": name}
         for example, opinion in answered(ask, self._questions(), kept, Opinion, **asking):
-            key = example.task, example.id
-            decision = decide(opinion, how.choice, how.keep_above, luck(how.seed, "label", *key))
-            tallies[example.task].add(opinion, decision, self._before.get(key), self._truths.get(key))
-            if decision.label:
-                decided[key] = decision
-        return {task: tally.summary() for task, tally in tallies.items()}, decided
+            chance = luck(how.seed, "label", example.task, example.id)
+            decisions[example.task, example.id] = decide(opinion, how.choice, how.keep_above, chance)
+        return decisions
 
-    def _pseudo_rows(self, decided: Mapping[tuple[str, str], Decision]) -> Iterator[dict[str, str]]:
+    def _summary(self, task: str, decisions: Mapping[Cell, Decision]) -> dict[str, Any]:
+        own = {cell: decision for cell, decision in decisions.items() if cell[0] == task}
+        labelled = Counter(label for name, _, label in self._training(labelled=True) if name == task)
+        classes = len(self._vocabulary.labels[pseudo.kind_of(self._tasks[task])])
+        return summary(own, labelled, classes, self._before, self._truths)
+
+    def _pseudo_rows(self, decisions: Mapping[Cell, Decision]) -> Iterator[dict[str, str]]:
         how = self._settings
-        teacher = self._teacher(decided) if how.reasoning == "rule" or not how.votes else None
+        teacher = self._teacher(decisions) if how.reasoning == "rule" or not how.votes else None
         for example in self._questions():
-            key = example.task, example.id
-            if decision := decided.get(key):
+            decision = decisions[cell := (example.task, example.id)]
+            if decision.label:
                 yield from pseudo.sft_pair(
                     self._tasks[example.task],
                     example,
@@ -171,16 +170,16 @@ class Work:
                     self._vocabulary,
                     trace=teacher or decision.trace,
                     hidden=self._config.tasks[example.task].hidden or self._hidden,
-                    rng=np.random.default_rng(request_seed(how.seed, "row", *key)),
+                    rng=np.random.default_rng(request_seed(how.seed, "row", *cell)),
                 )
 
-    def _teacher(self, decided: Mapping[tuple[str, str], Decision]) -> RuleTeacher:
-        """Return the rule teacher, who has learned from labelled cells and from those whose label was ``decided``."""
+    def _teacher(self, decisions: Mapping[Cell, Decision]) -> RuleTeacher:
+        """Return the rule teacher, who has learned from labelled cells and from those that were given a label."""
         cells: dict[str, dict[str, Any]] = {}
         known: dict[str, set[str]] = {}
         for labelled in (True, False):
             for task, row, true in self._training(labelled=labelled):
-                label = true if labelled else decided.get((task, row["id"]), Decision("")).label
+                label = true if labelled else decisions.get((task, row["id"]), Decision("")).label
                 if label and (row["id"] in cells or len(cells) < MOST_CELLS):
                     kind = pseudo.kind_of(self._tasks[task])
                     cells.setdefault(row["id"], dict(row))[kind] = label

@@ -225,11 +225,18 @@ def test_rl_rows_of_tasks_whose_cells_got_no_label_go_beside_the_rows_and_no_cel
     assert error.value.exit_code == 3
 
 
-def test_rounds_say_which_is_kept_and_whether_to_go_on(tmp_path):
-    for number, value in enumerate((0.5, 0.7, 0.6), start=1):
-        write_round(tmp_path / str(number), {KEY: value})
-    folders, out = [str(tmp_path / str(number)) for number in (1, 2, 3)], tmp_path / "rounds.json"
-    for count, said in ((1, "1 on"), (2, "2 on"), (3, "2 stop")):
-        assert invoke("rounds", *folders[:count], "--out", out).strip() == said
-    content = json.loads(out.read_text())
-    assert (content["kept"], len(content["rounds"])) == (2, 3)
+@pytest.mark.parametrize(
+    ("scores", "patience", "said"),
+    [
+        ((0.5, 0.6), 1, "2 on"),
+        ((0.5, 0.6, 0.6), 1, "2 stop"),  # equal is no help
+        ((0.5, 0.4, 0.6), 2, "3 on"),
+        ((0.5, 0.4, 0.3), 2, "1 stop"),
+    ],
+)
+def test_the_best_round_is_kept_and_rounds_end_when_they_no_longer_help(scores, patience, said, tmp_path):
+    folders = [write_round(tmp_path / str(number), {KEY: score}) for number, score in enumerate(scores, start=1)]
+    printed = invoke("rounds", *folders[::-1], "--out", tmp_path / "rounds.json", "--patience", patience)
+    content = json.loads((tmp_path / "rounds.json").read_text())
+    assert printed.strip() == said
+    assert (content["kept"], [each["score"] for each in content["rounds"]]) == (int(said[0]), [*scores])

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from tqdm import tqdm
@@ -65,6 +66,8 @@ class Decision:
     share: float = 0.0  # of the likeliest label, in [0, 1]
     trace: str = ""  # the reasoning for it
     reason: Literal["", "no_answer", "no_evidence", "unsure"] = ""  # why there is no label
+    answers: int = 0  # that could be read,
+    voted: str = ""  # and the label that most of them named
 
 
 def likeliest(shares: Mapping[str, float], votes: Mapping[str, int]) -> str:
@@ -74,14 +77,15 @@ def likeliest(shares: Mapping[str, float], votes: Mapping[str, int]) -> str:
 
 def decide(opinion: Opinion, choice: Literal["drawn", "best"], keep_above: float, luck: float) -> Decision:
     """Return the :func:`likeliest` label of a cell, or one that ``luck`` in [0, 1) draws, if one is likely enough."""
-    shares = opinion.shares()
+    shares, votes = opinion.shares(), opinion.votes
+    decision = partial(Decision, answers=sum(votes.values()), voted=max(votes, key=votes.__getitem__, default=""))
     if not shares:
-        return Decision("", reason="no_evidence" if opinion.rewards else "no_answer")
-    best = likeliest(shares, opinion.votes)
+        return decision("", reason="no_evidence" if opinion.rewards else "no_answer")
+    best = likeliest(shares, votes)
     if shares[best] < keep_above:
-        return Decision("", shares[best], reason="unsure")
+        return decision("", shares[best], reason="unsure")
     label = best if choice == "best" else drawn(shares, luck)
-    return Decision(label, shares[best], opinion.traces.get(label, ""))
+    return decision(label, shares[best], opinion.traces.get(label, ""))
 
 
 def drawn(shares: Mapping[str, float], luck: float) -> str:

@@ -5,44 +5,42 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.audit.answers import (
+    NEIGHBOURS,
     AuditSettings,
     Contender,
     make_cases,
     read_audit_rows,
+    share_near,
     truths,
 )
 from cellduality_plugin.evaluation.audit.run import audit, contenders_for, masks_in_training
 from cellduality_plugin.examples import Example, Mask
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.tasks import TASKS
-from tests.evaluation.audit.conftest import ANNOTATION, GENERATION
+from tests.evaluation.audit.conftest import ANNOTATION, GENERATION, NAMES, players
 from tests.refused import refused
 
 
 @pytest.fixture
 def rows(data):
-    return read_audit_rows(data, {name: TASKS[name] for name in (ANNOTATION, GENERATION)})
+    return read_audit_rows(data, {name: TASKS[name] for name in NAMES})
 
 
-@pytest.fixture
-def cases(rows, vocabulary):
-    """Return a function that makes the cases of a task."""
-
-    def make(task, **settings):
-        how = AuditSettings(cells=6, others=3, **settings)
-        return make_cases(TASKS[task], rows[task], vocabulary, how, np.random.default_rng(0)), rows[task]
-
-    return make
+def cases_of(task, rows, vocabulary, **settings):
+    how = AuditSettings(cells=6, others=3, **settings)
+    return make_cases(TASKS[task], rows, vocabulary, how, np.random.default_rng(0))
 
 
-def test_every_label_is_an_answer_once_the_true_one_first(cases, vocabulary):
-    made, rows = cases(ANNOTATION, masks=2)
+def test_every_label_is_an_answer_once_the_true_one_first(rows, vocabulary):
+    rows = rows[ANNOTATION]
+    made = cases_of(ANNOTATION, rows, vocabulary, masks=2)
     for case in made:
         kinds, (*labels, _) = zip(*case.candidates, strict=True)
         assert kinds == ("true", "wrong", "wrong", "another's")
@@ -51,13 +49,13 @@ def test_every_label_is_an_answer_once_the_true_one_first(cases, vocabulary):
         assert truths(case, [*labels, None], rows) == {"correct": [1.0, 0.0, 0.0, 0.0]}
     assert [len(case.splits) for case in made] == [2] * 6
     with refused("missing-gold"):
-        make_cases(TASKS[ANNOTATION], [replace(rows[0], gold=None)], vocabulary, AuditSettings(), None)
+        cases_of(ANNOTATION, [replace(rows[0], gold=None)], vocabulary)
 
 
-def test_a_cell_is_compared_with_cells_of_other_types_and_its_own_genes_in_another_order(cases):
-    made, rows = cases(GENERATION)
+def test_a_cell_is_compared_with_cells_of_other_types_and_its_own_genes_in_another_order(rows, vocabulary):
+    rows = rows[GENERATION]
     types = {row.gold: row.unknown for row in rows}
-    for case in made:
+    for case in cases_of(GENERATION, rows, vocabulary):
         kinds, (true, *wrong, reordered, another) = zip(*case.candidates, strict=True)
         assert kinds == ("true", *["wrong"] * 3, "reordered", "another's")
         assert all(types[cell] != case.example.unknown for cell in wrong)
@@ -67,6 +65,9 @@ def test_a_cell_is_compared_with_cells_of_other_types_and_its_own_genes_in_anoth
     assert list(found) == ["knn", "rwjs"]  # the first is the headline
     assert found["rwjs"][:2] == found["knn"][:2] == [1.0, 0.0]
     assert np.isnan([found["rwjs"][2], found["knn"][2]]).all()
+    nearest = sorted(rows, key=lambda row: row.gold != true)[: NEIGHBOURS - 2]  # itself among two others
+    assert share_near(true, types[true], nearest) == np.mean([row.unknown == types[true] for row in nearest])
+    assert share_near(true, types[true], []) == 0
 
 
 @pytest.fixture
@@ -80,11 +81,9 @@ def swept(rows, config):
 
 
 def test_by_default_the_configured_reward_and_the_built_in_ones_that_can_judge_as_configured(swept):
-    assert [each.reward for each in swept(ANNOTATION)] == [
-        "duality", "duality-ruzicka", "duality-rbo", "likelihood", "posterior", "profile", "oracle",
-    ]  # fmt: skip
-    assert [each.reward for each in swept(GENERATION)] == ["duality", "likelihood", "posterior", "profile", "oracle"]
-    assert {(each.hidden, each.traces) for each in swept(ANNOTATION)} == {(None, 0)}
+    labels = ["duality", "duality-ruzicka", "duality-rbo", "likelihood", "posterior", "profile", "oracle"]
+    assert swept(ANNOTATION) == [*map(Contender, labels)]
+    assert [each.reward for each in swept(GENERATION)] == ["duality", *labels[3:]]
     assert swept(GENERATION, "oracle", "configured", "duality") == [Contender("oracle"), Contender("duality")]
     task = {"pair": ANNOTATION, "reward": {"posterior": 1, "oracle": 1}, "hidden": 0.5, "traces": 2}
     configured = Config.read({"tasks": {ANNOTATION: task}})
@@ -110,7 +109,7 @@ CONSTANT, CONTRARY, DUALS = "mine.py:Constant", "mine.py:Contrary", ("likelihood
 
 
 @pytest.fixture(scope="module")
-def found(data, players):
+def found(data):
     """Return a function that audits and gives {(task, reward): finding}, and what the dual was asked."""
 
     def run(*rewards, skill=0.8, **settings):
@@ -217,7 +216,7 @@ def test_votes_times_reward_are_better_than_votes_where_the_reward_knows(found):
         assert profile["verdict"]["grade"] == "agrees"
 
 
-def test_the_labels_that_were_read_are_counted_and_what_cannot_be_audited_is_refused(data, config, players, tmp_path):
+def test_the_labels_that_were_read_are_counted_and_what_cannot_be_audited_is_refused(data, config, tmp_path):
     folder, settings = shutil.copytree(data, tmp_path / "data"), AuditSettings(("oracle",), cells=5, resamples=20)
     # A written cell is compared with all cells there are.
     assert audit(folder, config, players(), settings)["labels_used"] == {"made": 24}
@@ -226,12 +225,13 @@ def test_the_labels_that_were_read_are_counted_and_what_cannot_be_audited_is_ref
     assert audit(folder, config, players(), settings)["labels_used"] == {"made": 5}
     with refused("unfit-reward"):
         audit(folder, written, players(), AuditSettings(rewards=("duality-rbo",)))
-    (folder / "audit.jsonl").write_text("")
-    with refused("empty-audit-rows"):
-        audit(folder, config, players(), settings)
-    (folder / "audit.jsonl").unlink()
-    with refused("missing-audit-rows"):
-        audit(folder, config, players(), settings)
+    for code, change in {
+        "empty-audit-rows": lambda path: path.write_text(""),
+        "missing-audit-rows": Path.unlink,
+    }.items():
+        change(folder / "audit.jsonl")
+        with refused(code):
+            audit(folder, config, players(), settings)
 
 
 def test_the_masks_of_training_are_read_from_its_rows(tmp_path):
