@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cellduality_plugin.commands.rewarding import write_audit, write_choice, write_chosen_rows
+from cellduality_plugin.commands.rewarding import write_chosen_rows
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.answers import AuditSettings
+from cellduality_plugin.evaluation.audit import engine, run
 from cellduality_plugin.evaluation.audit.engine import Players
-from cellduality_plugin.evaluation.audit.run import audit, read_audit
+from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.examples import Example
-from cellduality_plugin.files import read_jsonl, write_jsonl
+from cellduality_plugin.files import read_jsonl, write_jsonl, write_text
 from cellduality_plugin.parsing import join_response
 from cellduality_plugin.records import Recorder
 from cellduality_plugin.scoring import Scorer
@@ -28,13 +28,6 @@ from tests.play import Saying, roll, row
 from tests.refused import refused
 
 TYPE, CELL = "cell_type_annotation", "conditional_cell_generation"
-
-
-@contextmanager
-def opened():
-    """Players who say the same to every question."""
-    policy = Saying(join_response("T"))
-    yield Players(Words(), policy, policy, policy)
 
 
 @pytest.fixture
@@ -67,27 +60,34 @@ def test_mistakes_are_found_before_a_model_loads(words, value, folder):
     assert not (folder / "out").exists()
 
 
-def test_the_choice_is_a_configuration_of_the_tasks_that_are_trained_on_and_all_is_written(folder):
-    config = Config.load(folder / "cellduality.json")
-    settings = AuditSettings(rewards=("likelihood",), hidden=(0.5, 1.0), traces=(0, 2), resamples=20)
-    content = audit(folder, config, opened, settings)
-    agrees = (TYPE, "likelihood, all hidden, 2 traces")
-    for each in content["findings"]:
-        each["verdict"]["grade"] = "agrees" if (each["task"], each["reward"]) == agrees else "unclear"
-    tasks = write_choice(content, config, folder / "chosen.json")
-    assert list(tasks) == [TYPE]
-    own = Config.load(folder / "chosen.json").tasks[TYPE]
-    assert (own.reward, own.hidden, own.traces) == ("likelihood", 1.0, 2)
-    before = config.tasks[TYPE]
-    assert own.model_copy(update={"reward": before.reward, "hidden": None, "traces": 0}) == before
-    write_audit(content, folder / "out")
-    written = read_audit(folder / "out" / "audit.json")
-    assert written["findings"] == json.loads(json.dumps(content["findings"]))
+def test_the_choice_is_a_configuration_of_the_tasks_that_are_trained_on_and_all_is_written(folder, monkeypatch):
+    """With players who say the same to every question, and a verdict that agrees with one reward of one task."""
+
+    def play(*checkpoint, **how):
+        return nullcontext(Players(Words(), *[Saying(join_response("T"))] * 3))
+
+    def agrees(found):
+        fits = (found["task"], found["reward"]) == (TYPE, "likelihood, all hidden, 2 traces")
+        return ("agrees" if fits else "unclear"), "so"
+
+    monkeypatch.setattr(engine, "checkpoint_players", play)
+    monkeypatch.setattr(run, "verdict", agrees)
+    before = Config.load(folder / "cellduality.json").tasks
+    rows = [{"label": Example(name, "s/1", {}, {}, "B", None).to_label()} for name in (TYPE, CELL)]
+    write_jsonl(folder / "rl.jsonl", rows)
+    model, chosen, out = folder / "model", folder / "chosen.json", folder / "out"
+    write_text(model / "config.json", "{}")
+    flags = "--rewards", "likelihood", "--hidden", "0.5,1", "--traces", "0,2"
+    files = "--choose", chosen, "--rl-rows", folder / "rl.jsonl", "--chosen-rows", folder / "chosen.jsonl"
+    printed = invoke("audit", "--model", model, "--data", folder, "--out", out, *flags, *files)
+    assert list(read_jsonl(folder / "chosen.jsonl")) == rows[:1]
+    [own] = Config.load(chosen).tasks.values()
+    assert own == before[TYPE].model_copy(update={"reward": "likelihood", "hidden": 1.0, "traces": 2})
+    written = read_audit(out / "audit.json")
     assert {each["task"] for each in written["findings"]} == set(TASKS)
-    assert "- **likelihood, all hidden, 2 traces** (agrees): " in (folder / "out" / "audit.md").read_text()
-    assert (folder / "out" / "audit.png").read_bytes().startswith(b"\x89PNG")
-    choice = written["choice"]
-    assert {name for name, each in choice.items() if each["contender"]} == {TYPE}
+    assert {name for name, each in written["choice"].items() if each["contender"]} == {TYPE}
+    assert "- **likelihood, all hidden, 2 traces** (agrees): so" in (out / "audit.md").read_text() in printed
+    assert (out / "audit.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(("batch", "left"), [(1, 7), (3, 6), (7, 7), (8, 7)])

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.commands.pseudo_labels import PseudoSettings, Work
 from cellduality_plugin.commands.rounding import read_namers
 from cellduality_plugin.config import Config
@@ -17,58 +16,56 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, write_jsonl, write_text
-from cellduality_plugin.parsing import split_response
+from cellduality_plugin.parsing import join_response, split_response
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import write_manifest
 from data_prep.rows import rl_rows, sft_rows
 from tests.commands.conftest import invoke
-from tests.evaluation.audit.conftest import GENES, TYPES, PlantedPolicy, own
+from tests.evaluation.audit.conftest import ANNOTATION, GENERATION, GENES, NAMES, TYPES, PlantedPolicy, cells_of_types
 from tests.evaluation.rounds.test_rounds import KEY, write_round
+from tests.play import Saying
 from tests.refused import refused
-
-ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
-NAMES = (ANNOTATION, GENERATION)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A prepared folder: 12 labelled training cells, 60 without a label, 6 of another split, of three types."""
     rng, data = np.random.default_rng(0), tmp_path / "data"
-    tasks, vocabulary = [TASKS[name] for name in NAMES], Vocabulary(GENES, {"cell_type": TYPES})
-    cells = [
-        Cell(f"made/{number}", tuple(rng.permutation(own(kind))[:8].tolist()), {"cell_type": kind})
-        for number, kind in enumerate(TYPES * 26)
-    ]
-    splits = ["train"] * 72 + ["validation"] * 6
-    rows = [
-        {"id": cell.id, "split": split, "labelled": number < 12, "genes": list(cell.genes), **cell.obs}
-        for number, (cell, split) in enumerate(zip(cells, splits, strict=True))
-    ]
+    tasks, vocabulary, cells = (
+        [TASKS[name] for name in NAMES],
+        Vocabulary(GENES, {"cell_type": TYPES}),
+        cells_of_types(26, rng),
+    )
     vocabulary.save(data / "vocabulary.json")
-    write_jsonl(data / "cells.jsonl", rows)
-    write_manifest(data / "cells.jsonl", {"settings": {"hidden": 0.25}})
+    splits = [("train", True)] * 12 + [("train", False)] * 60 + [("validation", False)] * 6
+    rows = [
+        {"id": cell.id, "split": split, "labelled": labelled, "genes": list(cell.genes), **cell.obs}
+        for cell, (split, labelled) in zip(cells, splits, strict=True)
+    ]
+    write_cells(data, rows)
     write_jsonl(data / "sft.jsonl", sft_rows(cells[:12], tasks, vocabulary, hidden=0.25, views=1, rng=rng))
     shared = {"count": 8, "hidden": 0.25, "includes_labelled": False, "masks": 2, "rng": rng}
     write_jsonl(data / "rl.jsonl", rl_rows(cells[:12], cells[12:72], dict.fromkeys(tasks, 1.0), vocabulary, **shared))
-    config = {"tasks": {name: {"pair": name, "reward": "posterior"} for name in NAMES}}
-    Config.read(config).save(data / "cellduality.json")
+    Config.read({"tasks": {name: {"pair": name, "reward": "posterior"} for name in NAMES}}).save(
+        data / "cellduality.json"
+    )
     return data
 
 
-def label(folder: Path, skill: float = 0.6, dual: float = 0.95, **settings):
+def write_cells(folder: Path, rows: list[dict[str, object]]) -> None:
+    write_jsonl(folder / "cells.jsonl", rows)
+    write_manifest(folder / "cells.jsonl", {"settings": {"hidden": 0.25}})
+
+
+def label(folder: Path, skill: float = 0.6, sampler=None, **settings):
     """Return the summary, the rows, and what the dual was asked."""
     options = {name: settings.pop(name) for name in ("previous", "tell_truth") if name in settings}
-    policy = PlantedPolicy(dual)
-
-    @contextmanager
-    def opened():
-        yield Players(None, policy, policy, PlantedPolicy(skill, seed=1))
-
-    config = Config.load(folder / "cellduality.json")
+    policy, config = PlantedPolicy(0.95), Config.load(folder / "cellduality.json")
+    players = Players(None, policy, policy, sampler or PlantedPolicy(skill, seed=1))
     work = Work(folder, config, PseudoSettings.read(settings), folder / "sft.jsonl", **options)
     out = folder / settings.get("judge", "pseudo") / "pseudo.jsonl"
-    content = work.write(out, opened, {"model": "planted"})
+    content = work.write(out, lambda: nullcontext(players if work.asks_policy else None), {"model": "planted"})
     return json.loads(json.dumps(content)), list(read_jsonl(out)), policy.asked
 
 
@@ -96,7 +93,7 @@ def test_cells_without_a_label_get_rows_in_both_directions_of_the_schema_of_the_
     assert content["rows"] == {"pseudo": 2 * len(primal), "labelled": len(labelled), "times": 3}
     assert rows[content["rows"]["pseudo"] :] == 3 * labelled
     again = label(folder)
-    assert (again[:2], again[2], bool(asked)) == ((content, rows), [], True), "nothing is asked twice"
+    assert (*again, bool(asked)) == (content, rows, [], True), "nothing is asked twice"
 
 
 def test_where_the_whole_cell_is_hidden_the_dual_row_writes_it(folder):
@@ -137,17 +134,12 @@ def test_without_votes_the_judge_alone_names_every_cell_and_each_row_reasons_tow
 
 
 def test_a_judge_without_a_model_needs_none_and_the_oracle_gives_true_labels(folder):
-    config = Config.load(folder / "cellduality.json")
-    labels = PseudoSettings.read({"votes": 0, "judge": "oracle", "choice": "best"})
-    work = Work(folder, config, labels, folder / "sft.jsonl", tell_truth=True)
-    assert not work.asks_policy
-    content = work.write(folder / "pseudo.jsonl", lambda: nullcontext(None), {"model": "none"})
-    assert content["tasks"][ANNOTATION]["accuracy"] == 1
+    content, rows, asked = label(folder, votes=0, judge="oracle", choice="best", tell_truth=True)
+    assert (content["tasks"][ANNOTATION]["accuracy"], asked) == (1, [])
     truth = {row["id"]: row["cell_type"] for row in read_jsonl(folder / "cells.jsonl")}
-    primal = pseudo_rows(read_jsonl(folder / "pseudo.jsonl"))
-    assert len(primal) == 60
-    assert all(split_response(row["output"]).answer == truth[row["id"]] for row in primal)
-    assert Work(folder, config, PseudoSettings.read({"votes": 0}), folder / "sft.jsonl").asks_policy
+    named = {row["id"]: split_response(row["output"]).answer for row in pseudo_rows(rows)}
+    assert named == {cell: kind for cell, kind in truth.items() if cell in named}
+    assert len(named) == 60
 
 
 def test_an_audit_says_for_each_task_whether_its_judge_names_alone(folder, tmp_path):
@@ -183,9 +175,8 @@ def test_some_cells_are_chosen_unsure_ones_left_out_and_what_changed_since_an_ea
     assert (other["compared"], 0 < other["flip_rate"] < 1) == (len(pseudo_rows(rows)), True)
 
 
-def test_a_policy_that_says_one_thing_rings_the_alarm(folder, capsys, monkeypatch):
-    monkeypatch.setattr(PlantedPolicy, "_draw", lambda self, kind, rng: "T")
-    label(folder, judge="none", choice="best")
+def test_a_policy_that_says_one_thing_rings_the_alarm(folder, capsys):
+    label(folder, judge="none", choice="best", sampler=Saying(join_response("T")))
     printed = capsys.readouterr().out  # recipes look for both lines
     assert f"pseudo-labels of {ANNOTATION}: 60 of 60 cells" in printed
     assert f"\nalarm: {ANNOTATION}: no cell is called B, NK" in printed
@@ -218,8 +209,7 @@ def test_rl_rows_of_tasks_whose_cells_got_no_label_go_beside_the_rows_and_no_cel
     given, left = list(read_jsonl(folder / "rl.jsonl")), list(read_jsonl(folder / "rows.rl.jsonl"))
     assert left == [row for row in given if Example.from_label(row["label"]).task == GENERATION]
     assert 0 < len(left) < len(given)
-    write_jsonl(folder / "cells.jsonl", [{**row, "labelled": True} for row in read_jsonl(folder / "cells.jsonl")])
-    write_manifest(folder / "cells.jsonl", {"settings": {"hidden": 0.25}})
+    write_cells(folder, [{**row, "labelled": True} for row in read_jsonl(folder / "cells.jsonl")])
     with refused("nothing-to-label") as error:
         run(folder)
     assert error.value.exit_code == 3
