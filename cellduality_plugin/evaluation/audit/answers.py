@@ -93,15 +93,13 @@ class Case:
 
 def read_audit_rows(data: Path, tasks: Mapping[str, DualTask]) -> dict[str, list[Example]]:
     """Return the labelled rows of each task that is answered by a label or by genes; a CellDualityError if none."""
-    path, found = data / FILE, dict[str, list[Example]]()
+    path = data / FILE
     if not path.is_file():
         hint = "prepare the data again (cellduality data prepare)"
         raise CellDualityError("no cells to audit", code="missing-audit-rows", where=str(path), hint=hint)
     every = [Example.from_label(row.get("label", "")) for row in read_jsonl(path)]
-    for name, task in tasks.items():
-        own = [each for each in every if each.task == name]
-        if own and isinstance(task.answer, OneOf | Genes):
-            found[name] = own
+    fit = [name for name, task in tasks.items() if isinstance(task.answer, OneOf | Genes)]
+    found = {name: own for name in fit if (own := [each for each in every if each.task == name])}
     if not found:
         what, hint = f"no row of {', '.join(tasks)}", "prepare the data again, with --audit-cells above 0"
         raise CellDualityError(what, code="empty-audit-rows", where=str(path), hint=hint)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,19 +86,15 @@ def finding(contender: Contender, judged: Sequence[Judged], how: Counting) -> di
 def _preference(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
     """Return the AUC of the true answer against wrong ones: as a rollout is paid, over all masks, and kind by kind."""
 
-    def auc(wrong: Callable[[Judged], Floats], masks: int = how.masks) -> dict[str, Any]:
-        pairs = [(in_blocks(each.of("true"), masks).T, in_blocks(wrong(each), masks).T) for each in judged]
+    def auc(kind: Kind | Literal["sampled"], masks: int = how.masks) -> dict[str, Any]:
+        wrong = [each.samples if kind == "sampled" else each.of(kind) for each in judged]
+        pairs = [(in_blocks(e.of("true"), masks).T, in_blocks(w, masks).T) for e, w in zip(judged, wrong, strict=True)]
         return how.mean([float(np.mean([*map(pairwise_auc, *pair)])) for pair in pairs])
 
-    every = len(judged[0].case.splits)
-    found = {"auc": auc(lambda each: each.of("wrong")), "auc_all_masks": auc(lambda each: each.of("wrong"), every)}
-    if not judged[0].case.names_a_label:
-        found["auc_against"] = {
-            "reordered": auc(lambda each: each.of("reordered")),
-            "copied": auc(lambda each: each.of("copied")),
-            "sampled": auc(lambda each: each.samples),
-        }
-    return found
+    case = judged[0].case
+    kinds: tuple[Kind | Literal["sampled"], ...] = ("reordered", "copied", "sampled")
+    against = {} if case.names_a_label else {"auc_against": {kind: auc(kind) for kind in kinds}}
+    return {"auc": auc("wrong"), "auc_all_masks": auc("wrong", len(case.splits)), **against}
 
 
 def _labels(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:

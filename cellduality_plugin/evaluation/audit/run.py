@@ -28,7 +28,7 @@ from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.base import Memo, Policy, PolicyError
 from cellduality_plugin.reward_names import shortened
 from cellduality_plugin.rewards import REWARDS, get_reward
-from cellduality_plugin.scoring import Scorer
+from cellduality_plugin.scoring import Score, Scorer
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
@@ -149,19 +149,18 @@ async def judge(scorer: Scorer, case: Case, memory: Remembering) -> Judged:
     """Return what ``scorer`` pays for the candidates of ``case`` and for the policy's own answers."""
     texts = [case.task.answer_response(value) for _, value in case.candidates]
 
-    async def under(split: Example) -> tuple[list[float], list[float], Any, float]:
+    async def under(split: Example) -> tuple[list[Score], list[Score], Any]:
         group = scorer.group(split.to_label())
         group.memo = Memo()  # charged for all it asks, whatever other groups have asked
         account = Account(memory)
         sampled = await scorer.score_all(case.samples, group, account)
         # Candidates are no group: each is scored on its own.
         known = await asyncio.gather(*(scorer.score(text, group, Account(memory)) for text in texts))
-        failed = [each.logs["dual_failed"] for each in sampled] or [0.0]
-        return [s.reward for s in sampled], [s.reward for s in known], account.costs, float(np.mean(failed))
+        return sampled, known, account.costs
 
-    found = await asyncio.gather(*map(under, case.splits))
-    sampled, known, costs, failed = zip(*found, strict=True)
-    of_candidates, of_samples = (np.array(each, dtype=float).T for each in (known, sampled))
+    sampled, known, costs = zip(*await asyncio.gather(*map(under, case.splits)), strict=True)
+    of_candidates, of_samples = (np.array([[s.reward for s in own] for own in each]).T for each in (known, sampled))
+    failed = np.array([[score.logs["dual_failed"] for score in own] for own in sampled]).mean(axis=1)
     return Judged(case, of_candidates, of_samples, np.sum(costs, axis=0), float(np.mean(failed)))
 
 

@@ -92,14 +92,11 @@ def estimate(value, low=None, high=None):
     return {"value": value, "n": 20, "interval": interval}
 
 
-CELLS = {
-    "truth": "knn", "auc": estimate(0.93, 0.9, 0.96), "zero_variance": estimate(0.2), "same_answers": estimate(0.1),
-    "group_gain": estimate(0.05, 0.02, 0.08), "best_of_group": estimate(0.8), "mean_of_group": estimate(0.7),
-}  # fmt: skip
-LABELS = CELLS | {
-    "truth": "correct", "product_accuracy": estimate(0.75), "majority_accuracy": estimate(0.74),
-    "product_gain": estimate(0.01, -0.02, 0.04),
-}  # fmt: skip
+CELLS = {"truth": "knn", "auc": estimate(0.93, 0.9, 0.96), "group_gain": estimate(0.05, 0.02, 0.08)}
+CELLS |= {"zero_variance": estimate(0.2), "same_answers": estimate(0.1)}
+CELLS |= {"best_of_group": estimate(0.8), "mean_of_group": estimate(0.7)}
+LABELS = CELLS | {"truth": "correct", "product_accuracy": estimate(0.75), "majority_accuracy": estimate(0.74)}
+LABELS |= {"product_gain": estimate(0.01, -0.02, 0.04)}
 UNDECIDED, WIDE = estimate(0.0, -0.03, 0.03), estimate(0.02, -0.1, 0.1)
 LESS, MORE = estimate(-0.1, -0.2, -0.05), estimate(0.1, 0.05, 0.2)
 ALL_FLAT = estimate(1.0)
@@ -133,11 +130,9 @@ HOW = {"seed": 0, "resamples": 200}
 
 def found(reward, scores, grade="agrees", *, requests=1.0, tokens=100.0, traces=0):
     contender = {"reward": reward, "hidden": None, "traces": traces}
-    return {
-        "task": "t", "reward": Contender(**contender).title, "contender": contender, "score_of_cells": scores,
-        "cost": {"requests": requests, "prefilled": tokens, "decoded": 0.0},
-        "verdict": {"grade": grade, "words": f"words of {reward}"},
-    }  # fmt: skip
+    found = {"task": "t", "reward": Contender(**contender).title, "contender": contender, "score_of_cells": scores}
+    cost = {"requests": requests, "prefilled": tokens, "decoded": 0.0}
+    return found | {"cost": cost, "verdict": {"grade": grade, "words": f"words of {reward}"}}
 
 
 def right(of, cells=100):
