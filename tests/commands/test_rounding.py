@@ -59,14 +59,15 @@ def write_cells(folder: Path, rows: list[dict[str, object]]) -> None:
 
 
 def label(folder: Path, skill: float = 0.6, sampler=None, **settings):
-    """Return the summary, the rows, and what the dual was asked."""
+    """Return what is said of the pair that names types and of the rows, these rows, and what the dual was asked."""
     options = {name: settings.pop(name) for name in ("previous", "tell_truth") if name in settings}
     policy, config = PlantedPolicy(0.95), Config.load(folder / "cellduality.json")
     players = Players(None, policy, policy, sampler or PlantedPolicy(skill, seed=1))
     work = Work(folder, config, PseudoSettings.read(settings), folder / "sft.jsonl", **options)
     out = folder / settings.get("judge", "pseudo") / "pseudo.jsonl"
     content = work.write(out, lambda: nullcontext(players if work.asks_policy else None), {"model": "planted"})
-    return json.loads(json.dumps(content)), list(read_jsonl(out)), policy.asked
+    json.dumps(content, allow_nan=False)
+    return content["tasks"][ANNOTATION] | {"rows": content["rows"]}, list(read_jsonl(out)), policy.asked
 
 
 def pseudo_rows(rows, direction="primal"):
@@ -75,7 +76,7 @@ def pseudo_rows(rows, direction="primal"):
 
 
 def test_cells_without_a_label_get_rows_in_both_directions_of_the_schema_of_the_labelled_ones(folder):
-    content, rows, asked = label(folder)
+    found, rows, asked = label(folder)
     labelled = list(read_jsonl(folder / "sft.jsonl"))
     assert {tuple(row) for row in rows} == {tuple(labelled[0])}
     primal, dual = pseudo_rows(rows), pseudo_rows(rows, "dual")
@@ -90,10 +91,9 @@ def test_cells_without_a_label_get_rows_in_both_directions_of_the_schema_of_the_
         assert f"Type: {example.gold}\n" in rebuilt["input"]
         assert split_response(rebuilt["output"]).answer.split() == list(example.unknown)
         assert len(example.unknown) == 2
-    assert content["rows"] == {"pseudo": 2 * len(primal), "labelled": len(labelled), "times": 3}
-    assert rows[content["rows"]["pseudo"] :] == 3 * labelled
-    again = label(folder)
-    assert (*again, bool(asked)) == (content, rows, [], True), "nothing is asked twice"
+    assert found["rows"] == {"pseudo": 2 * len(primal), "labelled": len(labelled), "times": 3}
+    assert rows[2 * len(primal) :] == 3 * labelled
+    assert (*label(folder), bool(asked)) == (found, rows, [], True), "nothing is asked twice"
 
 
 def test_where_the_whole_cell_is_hidden_the_dual_row_writes_it(folder):
@@ -110,9 +110,8 @@ def test_where_the_whole_cell_is_hidden_the_dual_row_writes_it(folder):
 
 
 def test_the_judge_corrects_what_the_votes_get_wrong(folder):
-    judged, _, asked = label(folder, skill=0.4, choice="best", tell_truth=True)
-    voted, _, unasked = label(folder, skill=0.4, judge="none", choice="best", tell_truth=True)
-    found, plain = (content["tasks"][ANNOTATION] for content in (judged, voted))
+    found, _, asked = label(folder, skill=0.4, choice="best", tell_truth=True)
+    plain, _, unasked = label(folder, skill=0.4, judge="none", choice="best", tell_truth=True)
     assert found["accuracy"] > plain["accuracy"] + 0.2
     assert plain["accuracy"] == plain["accuracy_of_votes"] == found["accuracy_of_votes"]
     assert (plain["overruled_votes"], found["overruled_votes"] > 0.2) == (0.0, True)
@@ -121,8 +120,7 @@ def test_the_judge_corrects_what_the_votes_get_wrong(folder):
 
 
 def test_without_votes_the_judge_alone_names_every_cell_and_each_row_reasons_towards_its_label(folder):
-    content, rows, asked = label(folder, skill=0.4, choice="best", tell_truth=True, votes=0)
-    found = content["tasks"][ANNOTATION]
+    found, rows, asked = label(folder, skill=0.4, choice="best", tell_truth=True, votes=0)
     assert found["accuracy"] > 0.85
     assert (found["answers"], found["overruled_votes"]) == (0, 0.0)
     assert found["labelled_by_policy"] == found["cells"] == 60
@@ -134,8 +132,8 @@ def test_without_votes_the_judge_alone_names_every_cell_and_each_row_reasons_tow
 
 
 def test_a_judge_without_a_model_needs_none_and_the_oracle_gives_true_labels(folder):
-    content, rows, asked = label(folder, votes=0, judge="oracle", choice="best", tell_truth=True)
-    assert (content["tasks"][ANNOTATION]["accuracy"], asked) == (1, [])
+    found, rows, asked = label(folder, votes=0, judge="oracle", choice="best", tell_truth=True)
+    assert (found["accuracy"], asked) == (1, [])
     truth = {row["id"]: row["cell_type"] for row in read_jsonl(folder / "cells.jsonl")}
     named = {row["id"]: split_response(row["output"]).answer for row in pseudo_rows(rows)}
     assert named == {cell: kind for cell, kind in truth.items() if cell in named}
@@ -162,16 +160,15 @@ def test_an_audit_says_for_each_task_whether_its_judge_names_alone(folder, tmp_p
 
 
 def test_some_cells_are_chosen_unsure_ones_left_out_and_what_changed_since_an_earlier_round_is_counted(folder):
-    assert 20 < label(folder, weight=0.5, batch=7)[0]["tasks"][ANNOTATION]["cells"] < 40
+    assert 20 < label(folder, weight=0.5, batch=7)[0]["cells"] < 40
     few = label(folder, cells=5, labelled_share=0.0)[0]
-    assert (few["tasks"][ANNOTATION]["cells"], few["rows"]["times"]) == (5, 1)
-    content, rows, _ = label(folder, judge="none", choice="best", keep_above=0.8)
-    found = content["tasks"][ANNOTATION]
+    assert (few["cells"], few["rows"]["times"]) == (5, 1)
+    found, rows, _ = label(folder, judge="none", choice="best", keep_above=0.8)
     assert 0 < found["reasons"]["unsure"] == found["cells"] - len(pseudo_rows(rows))
     _, rows, _ = label(folder, choice="best")
     write_jsonl(earlier := folder / "earlier.jsonl", rows)
-    assert label(folder, choice="best", previous=earlier)[0]["tasks"][ANNOTATION]["flip_rate"] == 0.0
-    other = label(folder, judge="none", choice="best", previous=earlier)[0]["tasks"][ANNOTATION]
+    assert label(folder, choice="best", previous=earlier)[0]["flip_rate"] == 0.0
+    other = label(folder, judge="none", choice="best", previous=earlier)[0]
     assert (other["compared"], 0 < other["flip_rate"] < 1) == (len(pseudo_rows(rows)), True)
 
 
