@@ -161,17 +161,11 @@ class Work:
         how = self._settings
         teacher = self._teacher(decisions) if how.reasoning == "rule" or not how.votes else None
         for example in self._questions():
-            decision = decisions[cell := (example.task, example.id)]
-            if decision.label:
-                yield from pseudo.sft_pair(
-                    self._tasks[example.task],
-                    example,
-                    decision.label,
-                    self._vocabulary,
-                    trace=teacher or decision.trace,
-                    hidden=self._config.tasks[example.task].hidden or self._hidden,
-                    rng=np.random.default_rng(request_seed(how.seed, "row", *cell)),
-                )
+            decision, task = decisions[example.task, example.id], self._tasks[example.task]
+            trace, hidden = teacher or decision.trace, self._config.tasks[task.name].hidden or self._hidden
+            rng = np.random.default_rng(request_seed(how.seed, "row", task.name, example.id))
+            if label := decision.label:
+                yield from pseudo.sft_pair(task, example, label, self._vocabulary, trace=trace, hidden=hidden, rng=rng)
 
     def _teacher(self, decisions: Mapping[Cell, Decision]) -> RuleTeacher:
         """Return the rule teacher, who has learned from labelled cells and from those that were given a label."""

@@ -125,10 +125,14 @@ def test_without_votes_the_judge_alone_names_every_cell_and_each_row_reasons_tow
     assert (found["answers"], found["overruled_votes"]) == (0, 0.0)
     assert found["labelled_by_policy"] == found["cells"] == 60
     assert len(asked) == len(set(asked)) > 0  # the posterior asks the dual once, and nobody answers the question itself
-    primal = pseudo_rows(rows)
-    reasoned = [split_response(row["output"]) for row in primal]
-    assert sum(bool(each.trace) for each in reasoned) > 0.9 * len(primal)
+    reasoned = [split_response(row["output"]) for row in pseudo_rows(rows)]
+    assert sum(bool(each.trace) for each in reasoned) > 0.9 * len(reasoned)
     assert all(each.trace.endswith(f"So: {each.answer}") for each in reasoned if each.trace)
+    # As an audit says of each task.
+    assert label(folder, skill=0.4, choice="best", alone=(ANNOTATION,), reasoning="rule")[1] == rows
+    voted = label(folder, skill=0.4, choice="best", reasoning="rule")[1]
+    assert voted != rows
+    assert all(split_response(row["output"]).trace != "seen" for row in pseudo_rows(voted))
 
 
 def test_a_judge_without_a_model_needs_none_and_the_oracle_gives_true_labels(folder):
@@ -140,19 +144,15 @@ def test_a_judge_without_a_model_needs_none_and_the_oracle_gives_true_labels(fol
     assert len(named) == 60
 
 
-def test_an_audit_says_for_each_task_whether_its_judge_names_alone(folder, tmp_path):
-    alone = label(folder, skill=0.4, choice="best", votes=0)
-    said = label(folder, skill=0.4, choice="best", alone=(ANNOTATION,), reasoning="rule")
-    assert said[1] == alone[1]
-    voted = label(folder, skill=0.4, choice="best", reasoning="rule")[1]
-    assert voted != alone[1]
-    assert all(split_response(row["output"]).trace != "seen" for row in pseudo_rows(voted))
+def test_an_audit_says_who_names_the_cells_of_each_task(folder, tmp_path):
     config, audit = Config.load(folder / "cellduality.json"), tmp_path / "audit.json"
-    contender = {"reward": "profile", "hidden": None, "traces": 0}
-    names = {"contender": contender, "votes": False, "accuracy": 0.8, "why": "so"}
-    found = {"format": "cellduality-audit", "version": 2, "choice": {GENERATION: {}, ANNOTATION: {"namer": names}}}
+    found = {
+        "format": "cellduality-audit",
+        "version": 2,
+        "choice": {GENERATION: {}, ANNOTATION: {"namer": {"votes": 0}}},
+    }
     write_text(audit, json.dumps(found))
-    assert read_namers(audit, config) == {ANNOTATION: names}
+    assert read_namers(audit, config) == {ANNOTATION: {"votes": 0}}
     write_text(audit, json.dumps({**found, "choice": {GENERATION: {}}}))
     with refused("nothing-to-label") as error:
         read_namers(audit, config)

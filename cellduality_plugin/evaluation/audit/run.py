@@ -17,8 +17,15 @@ from tqdm import tqdm
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit import answers
-from cellduality_plugin.evaluation.audit.answers import AuditSettings, Case, Contender, RewardName
+from cellduality_plugin.evaluation.audit.answers import (
+    AuditSettings,
+    Case,
+    Contender,
+    RewardName,
+    make_cases,
+    read_audit_rows,
+    truths,
+)
 from cellduality_plugin.evaluation.audit.engine import Account, Players, Remembering
 from cellduality_plugin.evaluation.audit.findings import Counting, Judged, finding
 from cellduality_plugin.evaluation.audit.verdicts import verdict
@@ -49,10 +56,10 @@ def audit(
     or a reward can judge no task.
     """
     begun, vocabulary, findings = time.monotonic(), config.load_vocabulary(), list[dict[str, Any]]()
-    tasks, asked = config.load_tasks(), (settings.rewards, settings.hidden, settings.traces)
+    tasks = config.load_tasks()
     wanted = {
-        tasks[name]: (rows, contenders_for(tasks[name], rows[0], config, *asked))
-        for name, rows in answers.read_audit_rows(data, tasks).items()
+        tasks[name]: (rows, contenders_for(tasks[name], rows[0], config, settings))
+        for name, rows in read_audit_rows(data, tasks).items()
     }
     _refuse_unfit(wanted, config, settings.rewards)
 
@@ -60,7 +67,7 @@ def audit(
         memory = Remembering(players, timeout=config.dual.timeout_seconds)
         for task, (rows, contenders) in wanted.items():
             rng = np.random.default_rng([settings.seed, *task.name.encode()])
-            cases = answers.make_cases(task, rows, vocabulary, settings, rng)
+            cases = make_cases(task, rows, vocabulary, settings, rng)
             asking = (ask_policy(case, rows, players, settings.samples, vocabulary) for case in cases)
             cases = await _gathered(f"{task.name} answers", asking)
             spread = config.tasks[task.name].minimum_spread
@@ -88,15 +95,8 @@ def audit(
     }
 
 
-def contenders_for(
-    task: DualTask,
-    row: Example,
-    config: Config,
-    rewards: Sequence[RewardName] = (),
-    hidden: Sequence[float] = (),
-    traces: Sequence[int] = (),
-) -> list[Contender]:
-    """Return every combination of rewards, hidden shares and traces that makes sense for ``task``, each once.
+def contenders_for(task: DualTask, row: Example, config: Config, asked: AuditSettings) -> list[Contender]:
+    """Return every combination of the rewards, hidden shares and traces ``asked`` for that makes sense, each once.
 
     By default of :data:`CONFIGURED` and the ``audited`` kinds, the ground truth last, and of the configured share and
     traces. Shares are for tasks that hide genes, as any ``row`` shows, traces for rewards that read log-probabilities.
@@ -105,13 +105,13 @@ def contenders_for(
     settings, found = config.tasks[task.name], list[Contender]()
     hides = any(task.hide(row, share) != row for share in (0.5, 1.0))
     audited = (kind for kind, each in REWARDS.items() if each.audited)
-    for asked in rewards or (CONFIGURED, *sorted(audited, key=lambda kind: REWARDS[kind].needs_gold)):
-        name = settings.reward if asked == CONFIGURED else asked
+    for each in asked.rewards or (CONFIGURED, *sorted(audited, key=lambda kind: REWARDS[kind].needs_gold)):
+        name = settings.reward if each == CONFIGURED else each
         reward = get_reward(name, config.folder)
         if _unfit(name, task, config):
             continue
-        shares: Sequence[float | None] = (hidden if hides and reward.asks_dual else ()) or [settings.hidden]
-        counts = (traces if reward.asks_dual and reward.asks_log_probs else ()) or [settings.traces]
+        shares: Sequence[float | None] = (asked.hidden if hides and reward.asks_dual else ()) or [settings.hidden]
+        counts = (asked.traces if reward.asks_dual and reward.asks_log_probs else ()) or [settings.traces]
         found += [Contender(name, share, count) for share, count in itertools.product(shares, counts)]
     return [each for place, each in enumerate(found) if each not in found[:place]]
 
@@ -182,7 +182,7 @@ async def ask_policy(
     texts = await asyncio.gather(*(response(policy, prompt) for policy in asked))
     values = [case.task.parse_answer(text, vocabulary).value for text in texts]
     greedy, drawn = values[0] if first else None, values[first:]
-    return replace(case, greedy=greedy, samples=texts[first:], values=drawn, truths=answers.truths(case, drawn, rows))
+    return replace(case, greedy=greedy, samples=texts[first:], values=drawn, truths=truths(case, drawn, rows))
 
 
 async def _gathered(title: str, work: Iterable[Awaitable[Result]]) -> list[Result]:

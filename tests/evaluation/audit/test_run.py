@@ -75,7 +75,7 @@ def swept(rows, config):
     """Return a function that lists the contenders for a task."""
 
     def sweep(task, *rewards, config=config, **settings):
-        return contenders_for(TASKS[task], rows[task][0], config, rewards, **settings)
+        return contenders_for(TASKS[task], rows[task][0], config, AuditSettings(rewards, **settings))
 
     return sweep
 
