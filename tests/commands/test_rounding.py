@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from cellduality_plugin.commands.pseudo_labels import PseudoSettings, Work
-from cellduality_plugin.commands.rounding import read_namers
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players
@@ -144,21 +143,6 @@ def test_a_judge_without_a_model_needs_none_and_the_oracle_gives_true_labels(fol
     assert len(named) == 60
 
 
-def test_an_audit_says_who_names_the_cells_of_each_task(folder, tmp_path):
-    config, audit = Config.load(folder / "cellduality.json"), tmp_path / "audit.json"
-    found = {
-        "format": "cellduality-audit",
-        "version": 2,
-        "choice": {GENERATION: {}, ANNOTATION: {"namer": {"votes": 0}}},
-    }
-    write_text(audit, json.dumps(found))
-    assert read_namers(audit, config) == {ANNOTATION: {"votes": 0}}
-    write_text(audit, json.dumps({**found, "choice": {GENERATION: {}}}))
-    with refused("nothing-to-label") as error:
-        read_namers(audit, config)
-    assert error.value.exit_code == 3  # recipes go on without a refit
-
-
 def test_some_cells_are_chosen_unsure_ones_left_out_and_what_changed_since_an_earlier_round_is_counted(folder):
     assert 20 < label(folder, weight=0.5, batch=7)[0]["cells"] < 40
     few = label(folder, cells=5, labelled_share=0.0)[0]
@@ -179,7 +163,7 @@ def test_a_policy_that_says_one_thing_rings_the_alarm(folder, capsys):
     assert f"\nalarm: {ANNOTATION}: no cell is called B, NK" in printed
 
 
-def run(folder: Path, *words: str) -> None:
+def run(folder: Path, *words: object) -> None:
     invoke("pseudo-label", "--model", folder / "model", "--data", folder, "--out", folder / "rows.jsonl", *words)
 
 
@@ -199,17 +183,32 @@ def test_mistakes_are_found_before_a_model_loads(words, value, folder, monkeypat
     assert not (folder / "rows.jsonl").exists()
 
 
-def test_rl_rows_of_tasks_whose_cells_got_no_label_go_beside_the_rows_and_no_cell_is_said(folder):
+@pytest.fixture
+def model(folder):
+    """What looks like a checkpoint, and is not asked."""
     for name in ("config.json", "model.safetensors"):
         write_text(folder / "model" / name, "{}")
-    run(folder, "--votes", "0", "--judge", "oracle", "--rl-rows", str(folder / "rl.jsonl"))
+
+
+def test_an_audit_says_who_names_the_cells_and_rl_rows_of_tasks_without_a_label_go_beside_the_rows(folder, model):
+    names = {"contender": {"reward": "oracle", "hidden": None, "traces": 0}, "votes": False}
+    found = {"format": "cellduality-audit", "version": 2, "choice": {GENERATION: {}, ANNOTATION: {"namer": names}}}
+    write_text(folder / "audit.json", json.dumps(found))
+    run(folder, "--judge", folder / "audit.json", "--rl-rows", folder / "rl.jsonl")
+    settings = json.loads((folder / "rows.json").read_text())["settings"]
+    assert (settings["alone"], settings["reasoning"], settings["choice"]) == ([ANNOTATION], "rule", "best")
     given, left = list(read_jsonl(folder / "rl.jsonl")), list(read_jsonl(folder / "rows.rl.jsonl"))
     assert left == [row for row in given if Example.from_label(row["label"]).task == GENERATION]
     assert 0 < len(left) < len(given)
+
+
+def test_where_nothing_can_be_labelled_recipes_go_on_without_a_refit(folder, model):
+    write_text(folder / "audit.json", json.dumps({"format": "cellduality-audit", "version": 2}))
     write_cells(folder, [{**row, "labelled": True} for row in read_jsonl(folder / "cells.jsonl")])
-    with refused("nothing-to-label") as error:
-        run(folder)
-    assert error.value.exit_code == 3
+    for words in ((), ("--judge", folder / "audit.json")):
+        with refused("nothing-to-label") as error:
+            run(folder, *words)
+        assert error.value.exit_code == 3
 
 
 @pytest.mark.parametrize(
