@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.parsing import join_response
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.records import Recorder
@@ -16,6 +17,7 @@ from cellduality_plugin.replay import RECORDED, Column, Replay, record_files
 from cellduality_plugin.rewards import REWARDS
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS
+from tests.commands.conftest import invoke
 from tests.play import Saying, roll, row
 from tests.refused import refused
 
@@ -147,6 +149,24 @@ def test_what_was_not_recorded_is_counted_and_does_not_count(config_of, recorded
     assert all(result["failure"] in ("no_answer", "unknown_label") for result in mine if result["reward"] is not None)
 
 
+def test_the_command_prints_a_line_for_each_reward_writes_that_of_every_rollout_and_says_what_to_record(
+    config_of, recorded, replay, tmp_path
+):
+    recorded(config := config_of("duality"))
+    [path] = (tmp_path / "rollouts").glob("*.jsonl")
+    path.write_bytes(path.read_bytes()[:-9])
+    command = "replay", tmp_path / "rollouts", "--config", tmp_path / "cellduality.json"
+    out = invoke(*command, "--rewards", f"{NAME}=posterior", "--out", tmp_path / "again.jsonl")
+    work, results = replay(config, {NAME: "posterior"})
+    assert list(read_jsonl(tmp_path / "again.jsonl")) == results
+    lines = [line.split()[1:3] for line in out.splitlines() if line.strip().startswith(f"{NAME} ")]
+    assert lines == [[name, str(column.summary()[0])] for (task, name), column in work.columns.items() if task == NAME]
+    missing = work.columns[NAME, "posterior"].missing
+    assert f"posterior asks what {missing} rollouts did not record" in out
+    assert f"--rewards {NAME}=0.99*CONFIGURED+0.01*posterior" in out
+    assert f"{work.groups} groups; 1 of them not whole, 1 lines left out" in out
+
+
 def test_gold_gives_the_correlation_with_the_truth(config_of, recorded, replay):
     recorded(config_of("oracle"))
     for column in replay(config_of("oracle"))[0].columns.values():
@@ -164,10 +184,14 @@ def test_rows_without_gold_have_no_correlation_with_it_and_no_oracle(config_of, 
         replay(config_of("duality"), {NAME: "oracle"})
 
 
-def test_files_are_those_of_a_folder_or_named_each_once(tmp_path):
+def test_files_are_those_of_a_folder_or_named_each_once_and_places_without_any_are_refused(tmp_path):
     for name in ("b.jsonl", "a.jsonl", "notes.txt"):
         (tmp_path / name).write_text("")
     assert [path.name for path in record_files([tmp_path, tmp_path / "a.jsonl"])] == ["a.jsonl", "b.jsonl"]
+    (tmp_path / "empty").mkdir()
+    for place, code in (("gone", "missing-file"), ("empty", "no-records")):
+        with refused(code):
+            record_files([tmp_path / place])
 
 
 def test_a_column_is_the_mean_over_rollouts_and_the_spread_within_groups():

@@ -1,4 +1,4 @@
-"""`cellduality audit | configure | replay` from the flags to the files; mistakes are found before a model loads."""
+"""`cellduality audit | configure` from the flags to the files; mistakes are found before a model loads."""
 
 from __future__ import annotations
 
@@ -17,13 +17,11 @@ from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, write_jsonl, write_text
 from cellduality_plugin.parsing import join_response
-from cellduality_plugin.records import Recorder
-from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS
 from data_prep.rows import audit_rows
 from tests.commands.conftest import invoke
 from tests.evaluation.audit.conftest import Words
-from tests.play import Saying, roll, row
+from tests.play import Saying
 from tests.refused import refused
 
 TYPE, CELL = "cell_type_annotation", "conditional_cell_generation"
@@ -149,47 +147,3 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(configure, tmp_path, f
     assert not (tmp_path / "new.json").exists()
     with refused("other-folder"):  # for its relative paths
         configure(out="elsewhere/new.json")
-
-
-TEXTS = ["<answer>T</answer>", "<answer>CD19+ B</answer>", "nothing", "<answer>T</answer>"]
-
-
-@pytest.fixture
-def replay(make_config, tmp_path, cell):
-    """Return a function that runs the command on the records of four groups; gives what it prints."""
-    scorer = Scorer(make_config(tasks={TYPE: {"pair": TYPE}}))
-    recorder = Recorder(tmp_path / "rollouts", every=1, limit=100)
-    for _ in range(4):
-        roll(scorer, row(TYPE, cell), TEXTS, Saying("<answer>MS4A1 CD74</answer>"), recorder=recorder)
-
-    def run(*flags, folder=tmp_path / "rollouts"):
-        return invoke("replay", folder, "--config", tmp_path / "cellduality.json", *flags)
-
-    return run
-
-
-def test_prints_a_line_for_each_reward_and_writes_that_of_every_rollout(replay, tmp_path):
-    out = replay("--rewards", f"{TYPE}=2*duality+duality-rbo", "--out", tmp_path / "again.jsonl")
-    lines = [line.split() for line in out.splitlines() if line.strip().startswith(TYPE)]
-    assert [(line[1], line[2]) for line in lines] == [("recorded", "16"), ("2*duality+duality-rbo", "16")]
-    assert out.splitlines()[-1] == "4 groups"
-    rows = list(read_jsonl(tmp_path / "again.jsonl"))
-    assert (len(rows), {line["truth"] for line in rows}) == (16, {0.0, 1.0})
-
-
-def test_says_what_to_record_where_something_is_missing_and_counts_what_is_not_whole(replay, tmp_path):
-    [path] = (tmp_path / "rollouts").glob("*.jsonl")
-    path.write_bytes(path.read_bytes()[:-9])
-    out = replay("--rewards", f"{TYPE}=posterior")
-    assert "posterior asks what 11 rollouts did not record" in out
-    assert "--rewards cell_type_annotation=0.99*CONFIGURED+0.01*posterior" in out
-    assert "4 groups; 1 of them not whole, 1 lines left out" in out
-
-
-def test_a_slip_and_places_without_records_are_refused(replay, tmp_path):
-    with refused("unknown-task"):
-        replay("--rewards", "other=duality")
-    (tmp_path / "empty").mkdir()
-    for place, code in (("gone", "missing-file"), ("empty", "no-records")):
-        with refused(code):
-            replay(folder=tmp_path / place)
