@@ -82,7 +82,7 @@ class Work:
         how: dict[str, Any] = {"judge": settings.judge, "seed": settings.seed}
         self._panels = {name: Panel(config, name, votes=each, **how) for name, each in votes.items()}
         self.asks_policy = any(panel.asks_policy for panel in self._panels.values())
-        every = ((task, row["id"]) for task, row, _ in self._training(labelled=False))
+        every = {(task, row["id"]): label for task, row, label in self._training(labelled=False)}
         self._chosen = chosen(every, weight=settings.weight, limit=settings.cells, seed=settings.seed)
         if not self._chosen:
             what = "no training cell without a label, or no row of a task that answers with one"
@@ -90,8 +90,7 @@ class Work:
             where = f"{self._cells}, {labelled}"
             raise CellDualityError(what, code="nothing-to-label", where=where, hint=hint, exit_code=3)
         self._before = pseudo.previous_labels(previous) if previous else {}
-        known = self._training(labelled=False) if tell_truth else ()
-        self._truths = {(task, row["id"]): label for task, row, label in known}
+        self._truths = every if tell_truth else {}
 
     def _training(self, *, labelled: bool) -> Iterator[tuple[str, dict[str, Any], str]]:
         """Yield (task, cell, its label) of training cells that show their label, or that do not."""
