@@ -135,10 +135,8 @@ class Remembering:
             begun = self._tick(+1)
             try:
                 result = await asyncio.wait_for(question.put_to(self._players.dual), self._timeout)
-            except asyncio.TimeoutError:
-                result = PolicyError("timeout")
-            except PolicyError as failure:
-                result = failure
+            except (asyncio.TimeoutError, PolicyError) as failure:
+                result = PolicyError(getattr(failure, "cause", "timeout"))
             finally:
                 seconds = self._tick(-1) - begun
         if isinstance(result, PolicyError):
