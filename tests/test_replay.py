@@ -156,14 +156,14 @@ def test_the_command_prints_a_line_for_each_reward_writes_that_of_every_rollout_
     [path] = (tmp_path / "rollouts").glob("*.jsonl")
     path.write_bytes(path.read_bytes()[:-9])
     command = "replay", tmp_path / "rollouts", "--config", tmp_path / "cellduality.json"
-    out = invoke(*command, "--rewards", f"{NAME}=posterior", "--out", tmp_path / "again.jsonl")
-    work, results = replay(config, {NAME: "posterior"})
+    out = invoke(*command, "--rewards", f"{NAME}=2*posterior+duality", "--out", tmp_path / "again.jsonl")
+    work, results = replay(config, {NAME: {"posterior": 2.0, "duality": 1.0}})
     assert list(read_jsonl(tmp_path / "again.jsonl")) == results
     lines = [line.split()[1:3] for line in out.splitlines() if line.strip().startswith(f"{NAME} ")]
     assert lines == [[name, str(column.summary()[0])] for (task, name), column in work.columns.items() if task == NAME]
-    missing = work.columns[NAME, "posterior"].missing
-    assert f"posterior asks what {missing} rollouts did not record" in out
-    assert f"--rewards {NAME}=0.99*CONFIGURED+0.01*posterior" in out
+    missing = work.columns[NAME, "2*posterior+duality"].missing
+    assert f"2*posterior+duality asks what {missing} rollouts did not record" in out
+    assert f"--rewards {NAME}=0.99*CONFIGURED+0.01*posterior+0.01*duality" in out
     assert f"{work.groups} groups; 1 of them not whole, 1 lines left out" in out
 
 

@@ -28,6 +28,7 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, write_json, write_jsonl, write_text
+from cellduality_plugin.reward_names import read_reward
 
 
 def audit_rewards(
@@ -200,5 +201,6 @@ def replay(
     for column in work.columns.values():
         if column.missing:
             asks = f"{column.task}: {column.reward} asks what {column.missing} rollouts did not record"
-            asked = f"--rewards {column.task}=0.99*CONFIGURED+0.01*{column.reward}"
+            added = "".join(f"+0.01*{term.product}" for term in read_reward(column.reward))
+            asked = f"--rewards {column.task}=0.99*CONFIGURED{added}"
             print(f"{asks}, and they do not count; record a run whose reward asks it, too: {asked}")
