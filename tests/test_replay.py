@@ -165,6 +165,7 @@ def test_the_command_prints_a_line_for_each_reward_writes_that_of_every_rollout_
     assert f"2*posterior+duality asks what {missing} rollouts did not record" in out
     assert f"--rewards {NAME}=0.99*CONFIGURED+0.01*posterior+0.01*duality" in out
     assert f"{work.groups} groups; 1 of them not whole, 1 lines left out" in out
+    assert f"--rewards {NAME}=0.99*CONFIGURED" not in invoke(*command)
 
 
 def test_gold_gives_the_correlation_with_the_truth(config_of, recorded, replay):

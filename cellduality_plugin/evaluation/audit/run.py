@@ -17,15 +17,8 @@ from tqdm import tqdm
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.answers import (
-    AuditSettings,
-    Case,
-    Contender,
-    RewardName,
-    make_cases,
-    read_audit_rows,
-    truths,
-)
+from cellduality_plugin.evaluation.audit import answers
+from cellduality_plugin.evaluation.audit.answers import AuditSettings, Case, Contender, RewardName
 from cellduality_plugin.evaluation.audit.engine import Account, Players, Remembering
 from cellduality_plugin.evaluation.audit.findings import Counting, Judged, finding
 from cellduality_plugin.evaluation.audit.verdicts import verdict
@@ -59,7 +52,7 @@ def audit(
     tasks = config.load_tasks()
     wanted = {
         tasks[name]: (rows, contenders_for(tasks[name], rows[0], config, settings))
-        for name, rows in read_audit_rows(data, tasks).items()
+        for name, rows in answers.read_audit_rows(data, tasks).items()
     }
     _refuse_unfit(wanted, config, settings.rewards)
 
@@ -67,7 +60,7 @@ def audit(
         memory = Remembering(players, timeout=config.dual.timeout_seconds)
         for task, (rows, contenders) in wanted.items():
             rng = np.random.default_rng([settings.seed, *task.name.encode()])
-            cases = make_cases(task, rows, vocabulary, settings, rng)
+            cases = answers.make_cases(task, rows, vocabulary, settings, rng)
             asking = (ask_policy(case, rows, players, settings.samples, vocabulary) for case in cases)
             cases = await _gathered(f"{task.name} answers", asking)
             spread = config.tasks[task.name].minimum_spread
@@ -182,7 +175,7 @@ async def ask_policy(
     texts = await asyncio.gather(*(response(policy, prompt) for policy in asked))
     values = [case.task.parse_answer(text, vocabulary).value for text in texts]
     greedy, drawn = values[0] if first else None, values[first:]
-    return replace(case, greedy=greedy, samples=texts[first:], values=drawn, truths=truths(case, drawn, rows))
+    return replace(case, greedy=greedy, samples=texts[first:], values=drawn, truths=answers.truths(case, drawn, rows))
 
 
 async def _gathered(title: str, work: Iterable[Awaitable[Result]]) -> list[Result]:

@@ -13,20 +13,10 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import f1_score, roc_auc_score
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.evaluation.audit import findings
+from cellduality_plugin.evaluation.audit import findings, verdicts
 from cellduality_plugin.evaluation.audit.answers import AuditSettings, Contender
 from cellduality_plugin.evaluation.audit.findings import Counting
 from cellduality_plugin.evaluation.audit.run import audit
-from cellduality_plugin.evaluation.audit.verdicts import (
-    AS_CHEAP,
-    FLAT_GROUPS,
-    audit_markdown,
-    audit_sections,
-    choices,
-    choose,
-    namer,
-    verdict,
-)
 from tests.evaluation.audit.conftest import ANNOTATION, GENERATION, players
 
 # Multiples of a power of two, as rewards are: ties are common and sums exact.
@@ -107,8 +97,8 @@ VERDICTS = {
     "the best paid are worse": (LABELS, {"group_gain": LESS, "product_gain": MORE}, "harmful", "80 % of the best paid"),
     "undecided": (LABELS, {"group_gain": UNDECIDED}, "unclear", "75 %"),
     "undecided for want of cells": (LABELS, {"group_gain": WIDE}, "unclear", "audit more"),
-    "flat": (CELLS, {"zero_variance": estimate(FLAT_GROUPS)}, "no signal", "90 %"),
-    "nearly flat": (CELLS, {"zero_variance": estimate(FLAT_GROUPS - 0.01)}, "agrees", ""),
+    "flat": (CELLS, {"zero_variance": estimate(verdicts.FLAT_GROUPS)}, "no signal", "90 %"),
+    "nearly flat": (CELLS, {"zero_variance": estimate(verdicts.FLAT_GROUPS - 0.01)}, "agrees", ""),
     "flat, and harmful besides": (LABELS, {"zero_variance": ALL_FLAT, "product_gain": LESS}, "no signal", "100 %"),
     "chance": (LABELS, {"auc": estimate(0.55, 0.49, 0.6), "product_gain": LESS}, "no signal", "AUC 0.55"),
     "too few cells": (LABELS, {"auc": estimate(0.78, 0.5, 0.97)}, "unclear", "audit more"),
@@ -121,7 +111,7 @@ VERDICTS = {
 
 @pytest.mark.parametrize(("finding", "changed", "expected", "number"), VERDICTS.values(), ids=VERDICTS)
 def test_a_verdict_follows_from_the_stated_thresholds_and_shows_its_numbers(finding, changed, expected, number):
-    grade, words = verdict(finding | changed)
+    grade, words = verdicts.verdict(finding | changed)
     assert (grade, number in words) == (expected, True)
 
 
@@ -149,7 +139,7 @@ CHOICES = {
     ),
     "not beyond it": ("profile", found("own", right(60)), found("profile", right(80), requests=0.0, tokens=0.0)),
     "the cheaper": ("b", found("a", right(80), traces=4, tokens=500.0), found("b", right(79))),
-    "of two as cheap the better": ("a", found("a", right(80), tokens=100.0 * AS_CHEAP), found("b", right(79))),
+    "of two as cheap the better": ("a", found("a", right(80), tokens=100.0 * verdicts.AS_CHEAP), found("b", right(79))),
     "surely better": ("b", found("a", right(50)), found("b", right(55), tokens=900.0)),
     "not surely better": ("a", found("a", right(50)), found("b", OTHERS_RIGHT, tokens=900.0)),
     "cells without an answer do not count": ("a", found("a", [1.0, None]), found("b", [None, 0.5])),
@@ -159,7 +149,7 @@ CHOICES = {
 @pytest.mark.parametrize(("reward", "findings"), [(first, rest) for first, *rest in CHOICES.values()], ids=CHOICES)
 def test_of_those_that_agree_one_is_chosen(reward, findings):
     for order in (findings, findings[::-1]):
-        assert choose(order, Counting(**HOW))["contender"]["reward"] == reward
+        assert verdicts.choose(order, Counting(**HOW))["contender"]["reward"] == reward
 
 
 def naming(reward, alone, voted, requests=0.0):
@@ -178,26 +168,26 @@ NAMERS = {
 
 @pytest.mark.parametrize(("expected", "findings"), [(first, rest) for first, *rest in NAMERS.values()], ids=NAMERS)
 def test_cells_without_a_label_are_named_by_the_simplest_way_that_is_hardly_worse_than_the_best(expected, findings):
-    names = namer(findings)
+    names = verdicts.namer(findings)
     assert (names["contender"]["reward"], names["votes"], names["accuracy"]) == expected
     assert names["why"].startswith(f"{expected[0]}{' x votes' * expected[1]} {expected[2]:.2f}")
-    assert namer([found("posterior", right(50))]) is None  # written cells
+    assert verdicts.namer([found("posterior", right(50))]) is None  # written cells
 
 
 def test_the_truth_itself_is_no_choice_and_what_was_not_audited_keeps_what_it_has():
     tasks = {name: {"pair": f"own.py:{name}", "reward": "likelihood"} for name in ("t", "u")}
     content = {"settings": HOW, "findings": [found("oracle", right(100)), found("posterior", right(60))]}
-    chosen = choices(content, Config.read({"tasks": tasks}))
+    chosen = verdicts.choices(content, Config.read({"tasks": tasks}))
     assert [each["reward"] for each in chosen.values()] == ["posterior", "likelihood"]
     assert "could not be audited" in chosen["u"]["why"]
-    chosen = choices({**content, "findings": content["findings"][:1]}, Config.read({"tasks": tasks}))
+    chosen = verdicts.choices({**content, "findings": content["findings"][:1]}, Config.read({"tasks": tasks}))
     assert (chosen["t"]["contender"], chosen["t"]["reward"]) == (None, "")
 
 
 def test_a_task_has_a_table_without_empty_columns_its_verdicts_and_its_choice(data, config):
     settings = AuditSettings(rewards=("oracle", "mine.py:Constant"), cells=6, resamples=20)
     content = audit(data, config, players(), settings)
-    tables = {section["findings"][0]["task"]: section["rows"] for section in audit_sections(content)}
+    tables = {section["findings"][0]["task"]: section["rows"] for section in verdicts.audit_sections(content)}
     assert list(tables) == [ANNOTATION, GENERATION]
     for rows in tables.values():
         assert [row["reward"] for row in rows] == ["oracle", "Constant"]
@@ -206,7 +196,7 @@ def test_a_task_has_a_table_without_empty_columns_its_verdicts_and_its_choice(da
     assert tables[ANNOTATION][0]["AUC"] == "1.00 (1.00–1.00)"
     assert {"choice", "product"} == tables[ANNOTATION][0].keys() - tables[GENERATION][0].keys() - {"all masks"}
     content["choice"] = {ANNOTATION: {"reward": "posterior", "why": "it agrees"}, GENERATION: {"reward": "", "why": ""}}
-    page = audit_markdown(content)
+    page = verdicts.audit_markdown(content)
     assert "The labels of 24 validation cells were read (made 24)." in page
     assert all(found["verdict"]["words"] in page for found in content["findings"])
     lines = ["Trained with posterior: it agrees", "Stays out: "]

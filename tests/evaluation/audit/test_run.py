@@ -11,15 +11,8 @@ import numpy as np
 import pytest
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.evaluation.audit.answers import (
-    NEIGHBOURS,
-    AuditSettings,
-    Contender,
-    make_cases,
-    read_audit_rows,
-    share_near,
-    truths,
-)
+from cellduality_plugin.evaluation.audit import answers
+from cellduality_plugin.evaluation.audit.answers import AuditSettings, Contender
 from cellduality_plugin.evaluation.audit.run import audit, contenders_for, masks_in_training
 from cellduality_plugin.examples import Example, Mask
 from cellduality_plugin.files import write_jsonl
@@ -30,12 +23,12 @@ from tests.refused import refused
 
 @pytest.fixture
 def rows(data):
-    return read_audit_rows(data, {name: TASKS[name] for name in NAMES})
+    return answers.read_audit_rows(data, {name: TASKS[name] for name in NAMES})
 
 
 def cases_of(task, rows, vocabulary, **settings):
     how = AuditSettings(cells=6, others=3, **settings)
-    return make_cases(TASKS[task], rows, vocabulary, how, np.random.default_rng(0))
+    return answers.make_cases(TASKS[task], rows, vocabulary, how, np.random.default_rng(0))
 
 
 def test_every_label_is_an_answer_once_the_true_one_first(rows, vocabulary):
@@ -46,7 +39,7 @@ def test_every_label_is_an_answer_once_the_true_one_first(rows, vocabulary):
         assert kinds == ("true", "wrong", "wrong", "another's")
         assert labels[0] == case.gold == case.example.gold
         assert set(labels) == set(vocabulary.labels["cell_type"])
-        assert truths(case, [*labels, None], rows) == {"correct": [1.0, 0.0, 0.0, 0.0]}
+        assert answers.truths(case, [*labels, None], rows) == {"correct": [1.0, 0.0, 0.0, 0.0]}
     assert [len(case.splits) for case in made] == [2] * 6
     with refused("missing-gold"):
         cases_of(ANNOTATION, [replace(rows[0], gold=None)], vocabulary)
@@ -61,13 +54,13 @@ def test_a_cell_is_compared_with_cells_of_other_types_and_its_own_genes_in_anoth
         assert all(types[cell] != case.example.unknown for cell in wrong)
         assert sorted(reordered) == sorted(true)
         assert another in types.keys() - {true}
-    found = truths(case, [true, wrong[0], None], rows)
+    found = answers.truths(case, [true, wrong[0], None], rows)
     assert list(found) == ["knn", "rwjs"]  # the first is the headline
     assert found["rwjs"][:2] == found["knn"][:2] == [1.0, 0.0]
     assert np.isnan([found["rwjs"][2], found["knn"][2]]).all()
-    nearest = sorted(rows, key=lambda row: row.gold != true)[: NEIGHBOURS - 2]  # itself among two others
-    assert share_near(true, types[true], nearest) == np.mean([row.unknown == types[true] for row in nearest])
-    assert share_near(true, types[true], []) == 0
+    nearest = sorted(rows, key=lambda row: row.gold != true)[: answers.NEIGHBOURS - 2]  # itself among two others
+    assert answers.share_near(true, types[true], nearest) == np.mean([row.unknown == types[true] for row in nearest])
+    assert answers.share_near(true, types[true], []) == 0
 
 
 @pytest.fixture
