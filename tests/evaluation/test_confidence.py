@@ -54,9 +54,7 @@ def test_the_area_is_the_mean_over_all_orders_of_ties(answers):
 def test_exchangeable_scores_are_covered_as_promised(scores, coverage):
     """Each score in turn is the new one: of exchangeable scores each was as likely to be it."""
     others = [scores[:place] + scores[place + 1 :] for place in range(len(scores))]
-    covered = np.mean(
-        [score <= confidence.conformal_threshold(own, coverage) for score, own in zip(scores, others, strict=True)]
-    )
+    covered = np.mean(np.array(scores) <= [confidence.conformal_threshold(own, coverage) for own in others])
     assert covered >= coverage - 1e-9
     assert covered <= coverage + 1 / len(scores) + 1e-9 or len(scores) < 1 / (1 - coverage)
 
@@ -67,10 +65,8 @@ def test_exchangeable_scores_are_covered_as_promised(scores, coverage):
 )
 def test_more_coverage_never_takes_a_label_out_of_a_set_and_no_set_is_empty(weights, scores):
     shares = np.array(weights) / np.sum(weights, axis=1, keepdims=True)
-    sets = [
-        confidence.label_sets(shares, confidence.conformal_threshold(scores, coverage)) for coverage in (0.2, 0.6, 0.9)
-    ]
-    assert sets[0].any(axis=1).all()
-    assert (sets[0] <= sets[1]).all()
-    assert (sets[1] <= sets[2]).all()
+    thresholds = [confidence.conformal_threshold(scores, coverage) for coverage in (0.2, 0.6, 0.9)]
+    few, more, most = (confidence.label_sets(shares, threshold) for threshold in thresholds)
+    assert few.any(axis=1).all()
+    assert ((few <= more) & (more <= most)).all()
     assert confidence.label_sets(shares, math.inf).all()
