@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,38 +24,36 @@ RECORDED = "recorded"
 
 @dataclass
 class Column:
-    """One reward of one task over the rollouts that it could judge.
+    """One reward of one task over recorded rollouts.
 
-    ``missing`` counts rollouts left out because this reward asks what was not recorded. A group is an array of a row a
-    rollout: its reward, the reward of then, the truth (NaN where nobody knows it).
+    A group is an array of a row a rollout: its reward, NaN if that asks what was not recorded; the reward of then; the
+    truth, NaN where nobody knows it.
     """
 
     task: str
     reward: str
-    missing: int = 0
     groups: list[NDArray[np.float64]] = field(default_factory=list)
 
-    def add(self, rewards: Sequence[float | None], recorded: Sequence[float], truths: Sequence[float | None]) -> None:
-        """Count one group in; None is a reward that could not be had, or a truth that nobody knows."""
-        group = np.array([rewards, recorded, truths], dtype=float).T
-        had = ~np.isnan(group[:, 0])
-        self.missing += int(np.sum(~had))
-        self.groups.append(group[had])
+    @property
+    def missing(self) -> int:
+        """How many rollouts do not count, because their reward asks what was not recorded."""
+        return sum(int(np.isnan(group[:, 0]).sum()) for group in self.groups)
 
     def summary(self) -> tuple[int, float | None, float | None, float | None, float | None, float | None]:
         """Return the number of rollouts; mean; spread; the share without any; correlations with ``RECORDED`` and truth.
 
         Spread is the mean over groups of two or more of the standard deviation within; equal rewards have none.
         """
-        rewards, recorded, truths = np.concatenate([np.empty((0, 3)), *self.groups]).T
-        several = [group[:, 0] for group in self.groups if len(group) > 1]
+        groups = [group[~np.isnan(group[:, 0])] for group in self.groups]
+        rewards, recorded, truths = np.concatenate(groups).T
+        several = [group[:, 0] for group in groups if len(group) > 1]
         spread, flat = _mean([np.std(each) for each in several]), _mean([np.ptp(each) == 0 for each in several])
         like, true = _correlation(rewards, recorded), _correlation(rewards, truths)
         return len(rewards), _mean(rewards), spread, flat, like, true
 
 
 def _mean(values: Any) -> float | None:
-    return math.fsum(values) / len(values) if len(values) else None
+    return float(np.mean(values)) if len(values) else None
 
 
 def _correlation(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> float | None:
@@ -83,27 +80,26 @@ class Replay:
 
     def run(self, files: Iterable[Path]) -> Iterator[list[Row]]:
         """Yield the results of each group; a CellDualityError if a file holds no records or a row cannot be judged."""
-        for path in files:
-            for rows in read_groups(path, self.reading):
-                self.groups += 1
-                group, texts = self._scorer.group(rows[0]["label"]), [row["response"] for row in rows]
-                yield self._counted(rows, asyncio.run(self._scorer.score_all(texts, group, RecordedPolicy(rows))))
+        for rows in (rows for path in files for rows in read_groups(path, self.reading)):
+            self.groups += 1
+            group, texts = self._scorer.group(rows[0]["label"]), [row["response"] for row in rows]
+            scores = asyncio.run(self._scorer.score_all(texts, group, RecordedPolicy(rows)))
+            results, task = list(map(_result, rows, scores)), rows[0]["task"]
+            for name, paid in ((RECORDED, "recorded"), (self._names[task], "reward")):
+                numbers = [[each[key] for key in (paid, "recorded", "truth")] for each in results]
+                column = self.columns.setdefault((task, name), Column(task, name))
+                column.groups.append(np.array(numbers, dtype=float))
+            yield results
 
-    def _counted(self, rows: Sequence[Row], scores: Sequence[Score]) -> list[Row]:
-        task = rows[0]["task"]
-        rewards = [None if score.failure == NOT_RECORDED else score.reward for score in scores]
-        logs = [score.logs for score in scores]
-        truths = [of[f"dual_truth/{task}"] if of[f"dual_truth_share/{task}"] > 0 else None for of in logs]
-        recorded = [float(row["reward"]) for row in rows]
-        for name, paid in ((RECORDED, recorded), (self._names[task], rewards)):
-            self.columns.setdefault((task, name), Column(task, name)).add(paid, recorded, truths)
-        return [
-            {
-                "task": task, "row": row["row"], "group": row["group"], "reward": reward, "recorded": before,
-                "truth": truth, "failure": score.failure,
-            }
-            for row, reward, before, truth, score in zip(rows, rewards, recorded, truths, scores, strict=True)
-        ]  # fmt: skip
+
+def _result(row: Row, score: Score) -> Row:
+    """Return a rollout's rewards, now and then, and its truth: None if it could not be had, or nobody knows it."""
+    task, logs = row["task"], score.logs
+    return {
+        "task": task, "row": row["row"], "group": row["group"],
+        "reward": None if score.failure == NOT_RECORDED else score.reward, "recorded": float(row["reward"]),
+        "truth": logs[f"dual_truth/{task}"] if logs[f"dual_truth_share/{task}"] > 0 else None, "failure": score.failure,
+    }  # fmt: skip
 
 
 def record_files(places: Sequence[Path]) -> list[Path]:

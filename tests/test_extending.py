@@ -73,6 +73,7 @@ LOOK = f"""
 import json
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.config import Config
+from cellduality_plugin.evaluation.audit.answers import AuditSettings
 from cellduality_plugin.evaluation.audit.run import contenders_for
 from cellduality_plugin.evaluation.curves import panels
 from cellduality_plugin.evaluation.metrics import METRICS
@@ -88,8 +89,8 @@ print(json.dumps({{
     "configured": type(config.load_rewards(config.load_tasks())["mine"]).__name__,
     "family": [panel.family for panel in panels([{{"dual_reward/mine": [(1, 0.5)], "dual_share/mine": [(1, 1.0)]}}])],
     "metrics": [each.title for each in METRICS.values()],
-    "audited": [contender.title for contender in contenders_for(task, row, config)],
-    "audited by name": [contender.title for contender in contenders_for(task, row, config, rewards=["half^2"])],
+    "audited": [contender.title for contender in contenders_for(task, row, config, AuditSettings())],
+    "audited by name": [contender.title for contender in contenders_for(task, row, config, AuditSettings(("half^2",)))],
     "data set": find_dataset("mine_2026").title,
 }}))
 """

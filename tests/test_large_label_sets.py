@@ -180,6 +180,6 @@ def test_what_holds_numbers_for_each_label_is_not_made_of_too_many(cell, many, t
 def test_a_judge_of_every_label_is_refused(many, tmp_path):
     scorer_for(tmp_path, many, IDENTIFY)
     config = Config.load(tmp_path / "cellduality.json")
-    assert Panel(config, votes=8, judge="configured", tasks=[IDENTIFY])
+    assert Panel(config, IDENTIFY, votes=8, judge="configured")
     with refused("too-many-labels"):
-        Panel(config, votes=0, judge="configured", tasks=[IDENTIFY])
+        Panel(config, IDENTIFY, votes=0, judge="configured")

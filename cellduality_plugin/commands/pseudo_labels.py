@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +18,8 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.run import masks_in_training
 from cellduality_plugin.evaluation.predictions import file_hash, versions
-from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion, Panel, Selection, answered, decide, luck
-from cellduality_plugin.evaluation.rounds.summary import Tally, sentence
+from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion, Panel, answered, chosen, decide, luck
+from cellduality_plugin.evaluation.rounds.summary import Cell, sentence, summary
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.policies.cache import AnswerCache
@@ -73,24 +73,24 @@ class Work:
     ) -> None:
         self._config, self._settings, self._labelled = config, settings, labelled
         self._vocabulary, self._cells = config.load_vocabulary(), data / pseudo.CELLS
-        self._tasks = pseudo.label_tasks(config.load_tasks())
-        self._asked, self._rows = pseudo.served(pseudo.read_sft(labelled), self._tasks)
-        self._names = [name for name in self._tasks if any(name in names for names in self._asked.values())]
+        tasks = pseudo.label_tasks(config.load_tasks())
+        self._asked, self._rows = pseudo.served(pseudo.read_sft(labelled), tasks)
+        asked = {name for names in self._asked.values() for name in names}
+        self._tasks = {name: task for name, task in tasks.items() if name in asked}
         self._hidden, self._masks = pseudo.hidden_share(data), masks_in_training(data / "rl.jsonl")
-        votes = {name: 0 if name in settings.alone else settings.votes for name in self._names}
+        votes = {name: 0 if name in settings.alone else settings.votes for name in self._tasks}
         how: dict[str, Any] = {"judge": settings.judge, "seed": settings.seed}
-        self._panels = {name: Panel(config, votes=each, tasks=[name], **how) for name, each in votes.items()}
+        self._panels = {name: Panel(config, name, votes=each, **how) for name, each in votes.items()}
         self.asks_policy = any(panel.asks_policy for panel in self._panels.values())
-        every = ((task, row["id"]) for task, row, _ in self._training(labelled=False))
-        self._chosen = Selection(every, weight=settings.weight, limit=settings.cells, seed=settings.seed)
-        if not self._chosen.count:
+        every = {(task, row["id"]): label for task, row, label in self._training(labelled=False)}
+        self._chosen = chosen(every, weight=settings.weight, limit=settings.cells, seed=settings.seed)
+        if not self._chosen:
             what = "no training cell without a label, or no row of a task that answers with one"
             hint = "prepare with fewer labelled cells, and with a task such as cell_type_annotation"
             where = f"{self._cells}, {labelled}"
             raise CellDualityError(what, code="nothing-to-label", where=where, hint=hint, exit_code=3)
         self._before = pseudo.previous_labels(previous) if previous else {}
-        known = self._training(labelled=False) if tell_truth else ()
-        self._truths = {(task, row["id"]): label for task, row, label in known}
+        self._truths = every if tell_truth else {}
 
     def _training(self, *, labelled: bool) -> Iterator[tuple[str, dict[str, Any], str]]:
         """Yield (task, cell, its label) of training cells that show their label, or that do not."""
@@ -109,48 +109,27 @@ class Work:
         ``opened`` opens the policy; None will do unless ``asks_policy``. ``origin`` and ``name`` say which policy it
         is: for the file of answers, and for the progress bar.
         """
-        kinds = {name: pseudo.kind_of(self._tasks[name]) for name in self._names}
-        tallies = {name: Tally(Counter(), len(self._vocabulary.labels[kind])) for name, kind in kinds.items()}
-        for task, _, label in self._training(labelled=True):
-            tallies[task].labelled[label] += 1
-        rows = {"pseudo": 0, "labelled": self._rows, "times": 0}
-
-        def mixed(made: Iterator[dict[str, str]]) -> Iterator[dict[str, str]]:
-            for row in made:
-                rows["pseudo"] += 1
-                yield row
-            rows["times"] = repeats(rows["pseudo"], self._rows, self._settings.labelled_share)
-            for _ in range(rows["times"]):
-                yield from pseudo.read_sft(self._labelled)
-
-        asking = self._settings.model_dump(mode="json", include={"votes", "temperature", "judge", "alone", "seed"})
+        how = self._settings
+        asking = how.model_dump(mode="json", include={"votes", "temperature", "judge", "alone", "seed"})
         made_from = {
             **origin, "format": "cellduality-opinions", "cells": file_hash(self._cells), "asking": asking,
             "config": self._config.model_dump(mode="json", exclude={"records"}), "hidden": self._hidden,
             "masks": self._masks, "versions": versions(),
         }  # fmt: skip
         with AnswerCache(out.with_suffix(".answers"), made_from) as kept, opened() as players:
-            write_jsonl(out, mixed(self._pseudo_rows(partial(self._decided, players, kept, name), tallies)))
-        found = {task: tally.summary() for task, tally in tallies.items()}
-        for task, summary in found.items():
-            print(sentence(task, summary))
-            for alarm in summary["alarms"]:
+            decisions = self._decisions(players, kept, name)
+        count, share = 2 * sum(bool(each.label) for each in decisions.values()), how.labelled_share
+        rows = {"pseudo": count, "labelled": self._rows}
+        rows["times"] = max(1, math.ceil(share / (1 - share) * count / self._rows))
+        labelled = (pseudo.read_sft(self._labelled) for _ in range(rows["times"]))
+        write_jsonl(out, itertools.chain(self._pseudo_rows(decisions), *labelled))
+        found = {task: self._summary(task, decisions) for task in self._tasks}
+        for task, own in found.items():
+            print(sentence(task, own))
+            for alarm in own["alarms"]:
                 print(f"alarm: {task}: {alarm}. {LOCKED_IN}")
-        print(f"{rows['pseudo']} rows of pseudo-labels and {rows['times']} x {self._rows} of labelled cells: {out}")
-        return {"tasks": found, "rows": rows, "settings": self._settings.model_dump(), **origin}
-
-    def _decided(
-        self, players: Players | None, kept: AnswerCache, name: str
-    ) -> Iterator[tuple[Example, Opinion, Decision]]:
-        how = self._settings
-
-        async def ask(example: Example) -> Opinion:
-            return await self._panels[example.task].opinion(example, players)
-
-        asking: dict[str, Any] = {"batch": how.batch, "total": self._chosen.count, "name": name}
-        for example, opinion in answered(ask, self._questions(), kept, Opinion, **asking):
-            chance = luck(how.seed, "label", example.task, example.id)
-            yield example, opinion, decide(opinion, how.choice, how.keep_above, chance)
+        print(f"{count} rows of pseudo-labels and {rows['times']} x {self._rows} of labelled cells: {out}")
+        return {"tasks": found, "rows": rows, "settings": how.model_dump(), **origin}
 
     def _questions(self) -> Iterator[Example]:
         for name, row, label in self._training(labelled=False):
@@ -159,41 +138,44 @@ class Work:
                 asked = pseudo.question(self._tasks[name], row, hidden=self._hidden, masks=self._masks, rng=rng)
                 yield replace(asked, gold=label) if self._panels[name].needs_gold else asked
 
-    def _pseudo_rows(
-        self, decided: Callable[[], Iterator[tuple[Example, Opinion, Decision]]], tallies: Mapping[str, Tally]
-    ) -> Iterator[dict[str, str]]:
-        reasoning = None
-        if not self._settings.votes or self._settings.reasoning == "rule":
-            reasoning = self._reasoning({(e.task, e.id): decision.label for e, _, decision in decided()})
-        for example, opinion, decision in decided():
-            key = example.task, example.id
-            tallies[example.task].add(opinion, decision, self._before.get(key), self._truths.get(key))
-            if decision.label:
-                yield from pseudo.sft_pair(
-                    self._tasks[example.task],
-                    example,
-                    decision.label,
-                    self._vocabulary,
-                    trace=reasoning or decision.trace,
-                    hidden=self._config.tasks[example.task].hidden or self._hidden,
-                    rng=np.random.default_rng(request_seed(self._settings.seed, "row", *key)),
-                )
+    def _decisions(self, players: Players | None, kept: AnswerCache, name: str) -> dict[Cell, Decision]:
+        how, decisions = self._settings, dict[Cell, Decision]()
 
-    def _reasoning(self, found: Mapping[tuple[str, str], str]) -> RuleTeacher:
-        """Return the rule teacher, who has learned from labelled cells and from those whose label was ``found``."""
+        async def ask(example: Example) -> Opinion:
+            return await self._panels[example.task].opinion(example, players)
+
+        asking: dict[str, Any] = {"batch": how.batch, "total": len(self._chosen), "name": name}
+        for example, opinion in answered(ask, self._questions(), kept, Opinion, **asking):
+            chance = luck(how.seed, "label", example.task, example.id)
+            decisions[example.task, example.id] = decide(opinion, how.choice, how.keep_above, chance)
+        return decisions
+
+    def _summary(self, task: str, decisions: Mapping[Cell, Decision]) -> dict[str, Any]:
+        own = {cell: decision for cell, decision in decisions.items() if cell[0] == task}
+        labelled = Counter(label for name, _, label in self._training(labelled=True) if name == task)
+        classes = len(self._vocabulary.labels[pseudo.kind_of(self._tasks[task])])
+        return summary(own, labelled, classes, self._before, self._truths)
+
+    def _pseudo_rows(self, decisions: Mapping[Cell, Decision]) -> Iterator[dict[str, str]]:
+        how = self._settings
+        teacher = self._teacher(decisions) if how.reasoning == "rule" or not how.votes else None
+        for example in self._questions():
+            decision, task = decisions[example.task, example.id], self._tasks[example.task]
+            trace, hidden = teacher or decision.trace, self._config.tasks[task.name].hidden or self._hidden
+            rng = np.random.default_rng(request_seed(how.seed, "row", task.name, example.id))
+            if label := decision.label:
+                yield from pseudo.sft_pair(task, example, label, self._vocabulary, trace=trace, hidden=hidden, rng=rng)
+
+    def _teacher(self, decisions: Mapping[Cell, Decision]) -> RuleTeacher:
+        """Return the rule teacher, who has learned from labelled cells and from those that were given a label."""
         cells: dict[str, dict[str, Any]] = {}
         known: dict[str, set[str]] = {}
         for labelled in (True, False):
             for task, row, true in self._training(labelled=labelled):
-                label = true if labelled else found.get((task, row["id"]), "")
+                label = true if labelled else decisions.get((task, row["id"]), Decision("")).label
                 if label and (row["id"] in cells or len(cells) < MOST_CELLS):
                     kind = pseudo.kind_of(self._tasks[task])
                     cells.setdefault(row["id"], dict(row))[kind] = label
                     known.setdefault(row["id"], {*self._tasks[task].needs}).add(kind)
         learnt = [pseudo.cell_of(row, sorted(known[cell])) for cell, row in cells.items()]
         return RuleTeacher(learnt, self._vocabulary, self._settings.seed, faults=0.0)
-
-
-def repeats(pseudo: int, labelled: int, share: float) -> int:
-    """Return how often the labelled rows are written so that they are at least ``share`` of all; once at the least."""
-    return max(1, math.ceil(share / (1 - share) * pseudo / labelled)) if labelled else 0

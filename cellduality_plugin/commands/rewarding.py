@@ -9,7 +9,7 @@ import sys
 from collections.abc import Container
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from tqdm import tqdm
 from typer import Argument, Option
@@ -28,6 +28,7 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, write_json, write_jsonl, write_text
+from cellduality_plugin.reward_names import read_reward
 
 
 def audit_rewards(
@@ -75,7 +76,8 @@ def audit_rewards(
     from cellduality_plugin.evaluation.audit.answers import AuditSettings
     from cellduality_plugin.evaluation.audit.engine import checkpoint_players
     from cellduality_plugin.evaluation.audit.run import audit, masks_in_training
-    from cellduality_plugin.evaluation.audit.verdicts import audit_markdown
+    from cellduality_plugin.evaluation.audit.verdicts import audit_markdown, audit_sections, choices
+    from cellduality_plugin.evaluation.plots import save_audit
     from cellduality_plugin.hub import local_model
     from cellduality_plugin.policies.offline import EngineSettings
 
@@ -100,23 +102,18 @@ def audit_rewards(
     content = audit(data, run, opened, settings)
     content["provenance"] = {"command": sys.argv, "model": str(model)}
     if choose:
-        chosen = write_choice(content, run, choose)
+        content["choice"] = choices(content, run)
+        contenders = {name: each["contender"] for name, each in content["choice"].items()}
+        chosen = run.with_tasks({name: contender for name, contender in contenders.items() if contender})
+        chosen.save(choose)
         if rl_rows and chosen_rows:
-            print(write_chosen_rows(rl_rows, chosen_rows, chosen, rollout_batch), file=sys.stderr)
-    write_audit(content, folder)
-    print(audit_markdown(content))
+            print(write_chosen_rows(rl_rows, chosen_rows, chosen.tasks, rollout_batch), file=sys.stderr)
+    page = audit_markdown(content)
+    write_json(folder / "audit.json", content)
+    write_text(folder / "audit.md", page)
+    save_audit(folder / "audit.png", {section["name"]: section["findings"] for section in audit_sections(content)})
+    print(page)
     print(f"{folder / 'audit.md'}, audit.json, audit.png")
-
-
-def write_choice(content: dict[str, Any], config: Config, result: Path) -> Container[str]:
-    """Put into ``content`` what each task is trained with, write the configuration, and return the tasks in it."""
-    from cellduality_plugin.evaluation.audit.verdicts import choices
-
-    content["choice"] = choices(content, config)
-    kept = {name: each["contender"] for name, each in content["choice"].items() if each["contender"]}
-    chosen = config.with_tasks(kept)
-    chosen.save(result)
-    return chosen.tasks
 
 
 def write_chosen_rows(rows: Path, result: Path, tasks: Container[str], batch: int) -> str:
@@ -129,16 +126,6 @@ def write_chosen_rows(rows: Path, result: Path, tasks: Container[str], batch: in
         f"{result}: {len(kept)} of {len(every)} rows; {len(every) - len(fit)} of tasks that stay out, and the last "
         f"{len(fit) - len(kept)}, which fill no batch of {batch}"
     )
-
-
-def write_audit(content: dict[str, Any], folder: Path) -> None:
-    """Write audit.json, audit.md and audit.png, each whole or not at all; a CellDualityError without matplotlib."""
-    from cellduality_plugin.evaluation.audit.verdicts import audit_markdown, audit_sections
-    from cellduality_plugin.evaluation.plots import save_audit
-
-    write_json(folder / "audit.json", content)
-    write_text(folder / "audit.md", audit_markdown(content))
-    save_audit(folder / "audit.png", {section["name"]: section["findings"] for section in audit_sections(content)})
 
 
 def configure(
@@ -214,5 +201,6 @@ def replay(
     for column in work.columns.values():
         if column.missing:
             asks = f"{column.task}: {column.reward} asks what {column.missing} rollouts did not record"
-            asked = f"--rewards {column.task}=0.99*CONFIGURED+0.01*{column.reward}"
+            added = "".join(f"+0.01*{term.product}" for term in read_reward(column.reward))
+            asked = f"--rewards {column.task}=0.99*CONFIGURED{added}"
             print(f"{asks}, and they do not count; record a run whose reward asks it, too: {asked}")

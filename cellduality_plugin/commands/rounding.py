@@ -69,16 +69,15 @@ def pseudo_label(
         what, hint = f"{rows} does not end in .jsonl", "name it ROWS.jsonl"
         raise CellDualityError(what, code="wrong-suffix", where="--out", hint=hint)
     run = Config.load(config or data / "cellduality.json")
-    others, alone = {*run.tasks}, tuple[str, ...]()
-    if audited := judge.endswith(".json"):
-        namers = read_namers(Path(judge), run)
+    others, namers = {*run.tasks}, read_namers(Path(judge), run) if judge.endswith(".json") else {}
+    if namers:
         run, judge = run.with_tasks({task: names["contender"] for task, names in namers.items()}), "configured"
-        alone = tuple(task for task, names in namers.items() if not names["votes"])
     settings = PseudoSettings.read(
         {
             "votes": votes, "temperature": temperature, "judge": reward_of(judge, "--judge"),
-            "choice": choose or ("drawn" if votes and judge != "none" and not audited else "best"), "alone": alone,
-            "reasoning": "rule" if audited else "policy", "cells": cells or None,
+            "choice": choose or ("drawn" if votes and judge != "none" and not namers else "best"),
+            "alone": tuple(task for task, names in namers.items() if not names["votes"]),
+            "reasoning": "rule" if namers else "policy", "cells": cells or None,
             "weight": weight, "labelled_share": labelled_share, "keep_above": keep_above, "batch": batch, "seed": seed,
         }
     )  # fmt: skip

@@ -105,9 +105,9 @@ class Annotator(Asker):
             self.calibration.threshold(settings.coverage)  # refused before a cell is asked about
         self._profiles = self._own_profiles() if self.calibration or calibrating else None
         self._panel = Panel(
-            checkpoint.config, votes=settings.verify or 1, judge=CONFIGURED if settings.verify else NOBODY,
-            tasks=[self.task.name], every=bool(settings.verify and (self.calibration or calibrating)),
-            seed=settings.seed,
+            checkpoint.config, self.task.name, votes=settings.verify or 1,
+            judge=CONFIGURED if settings.verify else NOBODY,
+            every=bool(settings.verify and (self.calibration or calibrating)), seed=settings.seed,
         )  # fmt: skip
 
     def annotate(

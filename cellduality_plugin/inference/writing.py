@@ -15,7 +15,6 @@ from pydantic import Field
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.answers import Contender
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.run import scorer_of
 from cellduality_plugin.evaluation.embedding import profile_name, rank_profile
@@ -103,10 +102,7 @@ class Writer(Asker):
     ) -> None:
         super().__init__(checkpoint, task, settings)
         self.settings, self._given, self._control, self._key, self._name = settings, given or {}, control, key, name
-        self._scorer = None
-        if settings.verify:
-            how = Contender(self.pay.reward, self.pay.hidden, self.pay.traces)
-            self._scorer = scorer_of(checkpoint.config, task.name, how)
+        self._scorer = scorer_of(checkpoint.config, task.name) if settings.verify else None
 
     def of_nothing(
         self, rows: Sequence[Mapping[str, str]], length: int, opened: AbstractContextManager[Players]

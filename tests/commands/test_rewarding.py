@@ -1,39 +1,30 @@
-"""`cellduality audit | configure | replay` from the flags to the files; mistakes are found before a model loads."""
+"""`cellduality audit | configure` from the flags to the files; mistakes are found before a model loads."""
 
 from __future__ import annotations
 
-import json
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cellduality_plugin.commands.rewarding import write_audit, write_choice, write_chosen_rows
+from cellduality_plugin.commands.rewarding import write_chosen_rows
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.answers import AuditSettings
+from cellduality_plugin.evaluation.audit import engine, run
 from cellduality_plugin.evaluation.audit.engine import Players
-from cellduality_plugin.evaluation.audit.run import audit, read_audit
+from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.examples import Example
-from cellduality_plugin.files import read_jsonl, write_jsonl
+from cellduality_plugin.files import read_jsonl, write_jsonl, write_text
 from cellduality_plugin.parsing import join_response
-from cellduality_plugin.records import Recorder
-from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS
 from data_prep.rows import audit_rows
 from tests.commands.conftest import invoke
-from tests.play import Saying, roll, row
+from tests.evaluation.audit.conftest import Words
+from tests.play import Saying
 from tests.refused import refused
 
 TYPE, CELL = "cell_type_annotation", "conditional_cell_generation"
-
-
-@contextmanager
-def opened():
-    """Players who say the same to every question."""
-    policy = Saying(join_response("T"))
-    yield Players(policy, policy, policy, len, len)
 
 
 @pytest.fixture
@@ -66,37 +57,41 @@ def test_mistakes_are_found_before_a_model_loads(words, value, folder):
     assert not (folder / "out").exists()
 
 
-def test_the_choice_is_a_configuration_of_the_tasks_that_are_trained_on_and_all_is_written(folder):
-    config = Config.load(folder / "cellduality.json")
-    settings = AuditSettings(rewards=("likelihood",), hidden=(0.5, 1.0), traces=(0, 2), resamples=20)
-    content = audit(folder, config, opened, settings)
-    agrees = (TYPE, "likelihood, all hidden, 2 traces")
-    for each in content["findings"]:
-        each["verdict"]["grade"] = "agrees" if (each["task"], each["reward"]) == agrees else "unclear"
-    tasks = write_choice(content, config, folder / "chosen.json")
-    assert list(tasks) == [TYPE]
-    own = Config.load(folder / "chosen.json").tasks[TYPE]
-    assert (own.reward, own.hidden, own.traces) == ("likelihood", 1.0, 2)
-    before = config.tasks[TYPE]
-    assert own.model_copy(update={"reward": before.reward, "hidden": None, "traces": 0}) == before
-    write_audit(content, folder / "out")
-    written = read_audit(folder / "out" / "audit.json")
-    assert written["findings"] == json.loads(json.dumps(content["findings"]))
+def test_the_choice_is_a_configuration_of_the_tasks_that_are_trained_on_and_all_is_written(folder, monkeypatch):
+    """With players who say the same to every question, and a verdict that agrees with one reward of one task."""
+
+    def play(*checkpoint, **how):
+        return nullcontext(Players(Words(), *[Saying(join_response("T"))] * 3))
+
+    def agrees(found):
+        fits = (found["task"], found["reward"]) == (TYPE, "likelihood, all hidden, 2 traces")
+        return ("agrees" if fits else "unclear"), "so"
+
+    monkeypatch.setattr(engine, "checkpoint_players", play)
+    monkeypatch.setattr(run, "verdict", agrees)
+    before = Config.load(folder / "cellduality.json").tasks
+    rows = [{"label": Example(name, "s/1", {}, {}, "B", None).to_label()} for name in (TYPE, CELL)]
+    write_jsonl(folder / "rl.jsonl", rows)
+    model, chosen, out = folder / "model", folder / "chosen.json", folder / "out"
+    write_text(model / "config.json", "{}")
+    flags = "--rewards", "likelihood", "--hidden", "0.5,1", "--traces", "0,2"
+    files = "--choose", chosen, "--rl-rows", folder / "rl.jsonl", "--chosen-rows", folder / "chosen.jsonl"
+    printed = invoke("audit", "--model", model, "--data", folder, "--out", out, *flags, *files)
+    assert list(read_jsonl(folder / "chosen.jsonl")) == rows[:1]
+    [own] = Config.load(chosen).tasks.values()
+    assert own == before[TYPE].model_copy(update={"reward": "likelihood", "hidden": 1.0, "traces": 2})
+    written = read_audit(out / "audit.json")
     assert {each["task"] for each in written["findings"]} == set(TASKS)
-    assert "- **likelihood, all hidden, 2 traces** (agrees): " in (folder / "out" / "audit.md").read_text()
-    assert (folder / "out" / "audit.png").read_bytes().startswith(b"\x89PNG")
-    choice = written["choice"]
-    assert {name for name, each in choice.items() if each["contender"]} == {TYPE}
+    assert {name for name, each in written["choice"].items() if each["contender"]} == {TYPE}
+    assert "- **likelihood, all hidden, 2 traces** (agrees): so" in (out / "audit.md").read_text() in printed
+    assert (out / "audit.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(("batch", "left"), [(1, 7), (3, 6), (7, 7), (8, 7)])
 def test_rows_of_the_tasks_that_stay_out_are_left_out_and_whole_batches_remain(batch, left, folder):
-    names = [TYPE, CELL]
-    rows = [
-        {"input": str(n), "label": Example(names[n % 2], f"s/{n}", {}, {}, "B", None).to_label()} for n in range(14)
-    ]
+    rows = [{"label": Example((TYPE, CELL)[n % 2], f"s/{n}", {}, {}, "B", None).to_label()} for n in range(14)]
     write_jsonl(folder / "rl.jsonl", rows)
-    write_chosen_rows(folder / "rl.jsonl", folder / "chosen.jsonl", names[:1], batch)
+    write_chosen_rows(folder / "rl.jsonl", folder / "chosen.jsonl", [TYPE], batch)
     assert list(read_jsonl(folder / "chosen.jsonl")) == rows[::2][:left]
     write_chosen_rows(folder / "rl.jsonl", folder / "chosen.jsonl", (), batch)
     assert (folder / "chosen.jsonl").read_text() == ""
@@ -130,10 +125,9 @@ def test_each_setting_is_changed_by_task_or_for_all_others_and_taken_back(config
 def test_an_address_freezes_the_dual(configure, tmp_path):
     flags = ("--dual-url", "http://a:1/v1", "--dual-url", "http://b:1/v1", "--dual-model", "sft")
     config = configure(*flags, "--dual-key-variable", "KEY", "--records", tmp_path / "far" / "rollouts")
-    assert config.dual.player == "frozen"
-    assert config.dual.endpoint.urls == ("http://a:1/v1", "http://b:1/v1")
-    assert config.dual.endpoint.key_variable == "KEY"
-    assert config.records.folder == "far/rollouts"
+    dual = config.dual
+    assert (dual.player, dual.endpoint.urls) == ("frozen", ("http://a:1/v1", "http://b:1/v1"))
+    assert (dual.endpoint.key_variable, config.records.folder) == ("KEY", "far/rollouts")
 
 
 @pytest.mark.parametrize(
@@ -143,7 +137,6 @@ def test_an_address_freezes_the_dual(configure, tmp_path):
         (("--rewards", "*=magic"), "wrong-settings"),
         (("--rewards", f"{TYPE}=posterior,{CELL}=duality-rwjs"), "needs-lists"),
         (("--dual-url", "http://a:1/v1"), "incomplete-flags"),
-        (("--hidden", "*=2"), "wrong-settings"),
         (("--traces", f"{TYPE}=many"), "wrong-settings"),
         (("--votes", CELL), "needs-labels"),
     ],
@@ -154,50 +147,3 @@ def test_what_cannot_be_is_refused_and_nothing_is_written(configure, tmp_path, f
     assert not (tmp_path / "new.json").exists()
     with refused("other-folder"):  # for its relative paths
         configure(out="elsewhere/new.json")
-
-
-TEXTS = ["<answer>T</answer>", "<answer>CD19+ B</answer>", "nothing", "<answer>T</answer>"]
-
-
-@pytest.fixture
-def replay(make_config, tmp_path, cell):
-    """Return a function that runs the command on the records of four groups; gives what it prints."""
-    scorer = Scorer(make_config(tasks={TYPE: {"pair": TYPE}}))
-    recorder = Recorder(tmp_path / "rollouts", every=1, limit=100)
-    for _ in range(4):
-        roll(scorer, row(TYPE, cell), TEXTS, Saying("<answer>MS4A1 CD74</answer>"), recorder=recorder)
-
-    def run(*flags, folder=tmp_path / "rollouts"):
-        return invoke("replay", folder, "--config", tmp_path / "cellduality.json", *flags)
-
-    return run
-
-
-def test_prints_a_line_for_each_reward_and_writes_that_of_every_rollout(replay, tmp_path):
-    out = replay("--rewards", f"{TYPE}=2*duality+duality-rbo", "--out", tmp_path / "again.jsonl")
-    lines = [line.split() for line in out.splitlines() if line.strip().startswith(TYPE)]
-    assert [(line[1], line[2]) for line in lines] == [("recorded", "16"), ("2*duality+duality-rbo", "16")]
-    assert out.splitlines()[-1] == "4 groups"
-    rows = [json.loads(line) for line in (tmp_path / "again.jsonl").read_text().splitlines()]
-    assert len(rows) == 16
-    assert {line["truth"] for line in rows} == {0.0, 1.0}
-
-
-def test_says_what_to_record_where_something_is_missing_and_counts_what_is_not_whole(replay, tmp_path):
-    [path] = (tmp_path / "rollouts").glob("*.jsonl")
-    path.write_bytes(path.read_bytes()[:-9])
-    out = replay("--rewards", f"{TYPE}=posterior")
-    assert "posterior asks what 11 rollouts did not record" in out
-    assert "--rewards cell_type_annotation=0.99*CONFIGURED+0.01*posterior" in out
-    assert "4 groups; 1 of them not whole, 1 lines left out" in out
-
-
-def test_a_slip_and_places_without_records_are_refused(replay, tmp_path):
-    slips = {"duality": "malformed", f"{TYPE}=rwjs": "wrong-settings", "other=duality": "unknown-task"}
-    for rewards, code in slips.items():
-        with refused(code):
-            replay("--rewards", rewards)
-    (tmp_path / "empty").mkdir()
-    for place, code in (("gone", "missing-file"), ("empty", "no-records")):
-        with refused(code):
-            replay(folder=tmp_path / place)

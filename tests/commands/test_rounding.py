@@ -3,73 +3,70 @@
 from __future__ import annotations
 
 import json
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.commands.pseudo_labels import PseudoSettings, Work
-from cellduality_plugin.commands.rounding import read_namers
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, write_jsonl, write_text
-from cellduality_plugin.parsing import split_response
+from cellduality_plugin.parsing import join_response, split_response
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import write_manifest
 from data_prep.rows import rl_rows, sft_rows
 from tests.commands.conftest import invoke
-from tests.evaluation.audit.conftest import GENES, TYPES, PlantedPolicy, own
+from tests.evaluation.audit.conftest import ANNOTATION, GENERATION, GENES, NAMES, TYPES, PlantedPolicy, cells_of_types
 from tests.evaluation.rounds.test_rounds import KEY, write_round
+from tests.play import Saying
 from tests.refused import refused
-
-ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
-NAMES = (ANNOTATION, GENERATION)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """A prepared folder: 12 labelled training cells, 60 without a label, 6 of another split, of three types."""
     rng, data = np.random.default_rng(0), tmp_path / "data"
-    tasks, vocabulary = [TASKS[name] for name in NAMES], Vocabulary(GENES, {"cell_type": TYPES})
-    cells = [
-        Cell(f"made/{number}", tuple(rng.permutation(own(kind))[:8].tolist()), {"cell_type": kind})
-        for number, kind in enumerate(TYPES * 26)
-    ]
-    splits = ["train"] * 72 + ["validation"] * 6
-    rows = [
-        {"id": cell.id, "split": split, "labelled": number < 12, "genes": list(cell.genes), **cell.obs}
-        for number, (cell, split) in enumerate(zip(cells, splits, strict=True))
-    ]
+    tasks, vocabulary, cells = (
+        [TASKS[name] for name in NAMES],
+        Vocabulary(GENES, {"cell_type": TYPES}),
+        cells_of_types(26, rng),
+    )
     vocabulary.save(data / "vocabulary.json")
-    write_jsonl(data / "cells.jsonl", rows)
-    write_manifest(data / "cells.jsonl", {"settings": {"hidden": 0.25}})
+    splits = [("train", True)] * 12 + [("train", False)] * 60 + [("validation", False)] * 6
+    rows = [
+        {"id": cell.id, "split": split, "labelled": labelled, "genes": list(cell.genes), **cell.obs}
+        for cell, (split, labelled) in zip(cells, splits, strict=True)
+    ]
+    write_cells(data, rows)
     write_jsonl(data / "sft.jsonl", sft_rows(cells[:12], tasks, vocabulary, hidden=0.25, views=1, rng=rng))
     shared = {"count": 8, "hidden": 0.25, "includes_labelled": False, "masks": 2, "rng": rng}
     write_jsonl(data / "rl.jsonl", rl_rows(cells[:12], cells[12:72], dict.fromkeys(tasks, 1.0), vocabulary, **shared))
-    config = {"tasks": {name: {"pair": name, "reward": "posterior"} for name in NAMES}}
-    Config.read(config).save(data / "cellduality.json")
+    Config.read({"tasks": {name: {"pair": name, "reward": "posterior"} for name in NAMES}}).save(
+        data / "cellduality.json"
+    )
     return data
 
 
-def label(folder: Path, skill: float = 0.6, dual: float = 0.95, **settings):
-    """Return the summary, the rows, and what the dual was asked."""
+def write_cells(folder: Path, rows: list[dict[str, object]]) -> None:
+    write_jsonl(folder / "cells.jsonl", rows)
+    write_manifest(folder / "cells.jsonl", {"settings": {"hidden": 0.25}})
+
+
+def label(folder: Path, skill: float = 0.6, sampler=None, **settings):
+    """Return what is said of the pair that names types and of the rows, these rows, and what the dual was asked."""
     options = {name: settings.pop(name) for name in ("previous", "tell_truth") if name in settings}
-    policy = PlantedPolicy(dual)
-
-    @contextmanager
-    def opened():
-        yield Players(policy, policy, PlantedPolicy(skill, seed=1), len, len)
-
-    config = Config.load(folder / "cellduality.json")
+    policy, config = PlantedPolicy(0.95), Config.load(folder / "cellduality.json")
+    players = Players(None, policy, policy, sampler or PlantedPolicy(skill, seed=1))
     work = Work(folder, config, PseudoSettings.read(settings), folder / "sft.jsonl", **options)
     out = folder / settings.get("judge", "pseudo") / "pseudo.jsonl"
-    content = work.write(out, opened, {"model": "planted"})
-    return json.loads(json.dumps(content)), list(read_jsonl(out)), policy.asked
+    content = work.write(out, lambda: nullcontext(players if work.asks_policy else None), {"model": "planted"})
+    json.dumps(content, allow_nan=False)
+    return content["tasks"][ANNOTATION] | {"rows": content["rows"]}, list(read_jsonl(out)), policy.asked
 
 
 def pseudo_rows(rows, direction="primal"):
@@ -78,7 +75,7 @@ def pseudo_rows(rows, direction="primal"):
 
 
 def test_cells_without_a_label_get_rows_in_both_directions_of_the_schema_of_the_labelled_ones(folder):
-    content, rows, asked = label(folder)
+    found, rows, asked = label(folder)
     labelled = list(read_jsonl(folder / "sft.jsonl"))
     assert {tuple(row) for row in rows} == {tuple(labelled[0])}
     primal, dual = pseudo_rows(rows), pseudo_rows(rows, "dual")
@@ -93,10 +90,9 @@ def test_cells_without_a_label_get_rows_in_both_directions_of_the_schema_of_the_
         assert f"Type: {example.gold}\n" in rebuilt["input"]
         assert split_response(rebuilt["output"]).answer.split() == list(example.unknown)
         assert len(example.unknown) == 2
-    assert content["rows"] == {"pseudo": 2 * len(primal), "labelled": len(labelled), "times": 3}
-    assert rows[content["rows"]["pseudo"] :] == 3 * labelled
-    again = label(folder)
-    assert (again[:2], again[2], bool(asked)) == ((content, rows), [], True), "nothing is asked twice"
+    assert found["rows"] == {"pseudo": 2 * len(primal), "labelled": len(labelled), "times": 3}
+    assert rows[2 * len(primal) :] == 3 * labelled
+    assert (*label(folder), bool(asked)) == (found, rows, [], True), "nothing is asked twice"
 
 
 def test_where_the_whole_cell_is_hidden_the_dual_row_writes_it(folder):
@@ -113,9 +109,8 @@ def test_where_the_whole_cell_is_hidden_the_dual_row_writes_it(folder):
 
 
 def test_the_judge_corrects_what_the_votes_get_wrong(folder):
-    judged, _, asked = label(folder, skill=0.4, choice="best", tell_truth=True)
-    voted, _, unasked = label(folder, skill=0.4, judge="none", choice="best", tell_truth=True)
-    found, plain = (content["tasks"][ANNOTATION] for content in (judged, voted))
+    found, _, asked = label(folder, skill=0.4, choice="best", tell_truth=True)
+    plain, _, unasked = label(folder, skill=0.4, judge="none", choice="best", tell_truth=True)
     assert found["accuracy"] > plain["accuracy"] + 0.2
     assert plain["accuracy"] == plain["accuracy_of_votes"] == found["accuracy_of_votes"]
     assert (plain["overruled_votes"], found["overruled_votes"] > 0.2) == (0.0, True)
@@ -124,74 +119,51 @@ def test_the_judge_corrects_what_the_votes_get_wrong(folder):
 
 
 def test_without_votes_the_judge_alone_names_every_cell_and_each_row_reasons_towards_its_label(folder):
-    content, rows, asked = label(folder, skill=0.4, choice="best", tell_truth=True, votes=0)
-    found = content["tasks"][ANNOTATION]
+    found, rows, asked = label(folder, skill=0.4, choice="best", tell_truth=True, votes=0)
     assert found["accuracy"] > 0.85
     assert (found["answers"], found["overruled_votes"]) == (0, 0.0)
     assert found["labelled_by_policy"] == found["cells"] == 60
-    assert asked  # the posterior asks the dual, and nobody answers the question itself
-    primal = pseudo_rows(rows)
-    reasoned = [split_response(row["output"]) for row in primal]
-    assert sum(bool(each.trace) for each in reasoned) > 0.9 * len(primal)
+    assert len(asked) == len(set(asked)) > 0  # the posterior asks the dual once, and nobody answers the question itself
+    reasoned = [split_response(row["output"]) for row in pseudo_rows(rows)]
+    assert sum(bool(each.trace) for each in reasoned) > 0.9 * len(reasoned)
     assert all(each.trace.endswith(f"So: {each.answer}") for each in reasoned if each.trace)
+    # As an audit says of each task.
+    assert label(folder, skill=0.4, choice="best", alone=(ANNOTATION,), reasoning="rule")[1] == rows
+    voted = label(folder, skill=0.4, choice="best", reasoning="rule")[1]
+    assert voted != rows
+    assert all(split_response(row["output"]).trace != "seen" for row in pseudo_rows(voted))
 
 
 def test_a_judge_without_a_model_needs_none_and_the_oracle_gives_true_labels(folder):
-    config = Config.load(folder / "cellduality.json")
-    labels = PseudoSettings.read({"votes": 0, "judge": "oracle", "choice": "best"})
-    work = Work(folder, config, labels, folder / "sft.jsonl", tell_truth=True)
-    assert not work.asks_policy
-    content = work.write(folder / "pseudo.jsonl", lambda: nullcontext(None), {"model": "none"})
-    assert content["tasks"][ANNOTATION]["accuracy"] == 1
+    found, rows, asked = label(folder, votes=0, judge="oracle", choice="best", tell_truth=True)
+    assert (found["accuracy"], asked) == (1, [])
     truth = {row["id"]: row["cell_type"] for row in read_jsonl(folder / "cells.jsonl")}
-    primal = pseudo_rows(read_jsonl(folder / "pseudo.jsonl"))
-    assert len(primal) == 60
-    assert all(split_response(row["output"]).answer == truth[row["id"]] for row in primal)
-    assert Work(folder, config, PseudoSettings.read({"votes": 0}), folder / "sft.jsonl").asks_policy
-
-
-def test_an_audit_says_for_each_task_whether_its_judge_names_alone(folder, tmp_path):
-    alone = label(folder, skill=0.4, choice="best", votes=0)
-    said = label(folder, skill=0.4, choice="best", alone=(ANNOTATION,), reasoning="rule")
-    assert said[1] == alone[1]
-    voted = label(folder, skill=0.4, choice="best", reasoning="rule")[1]
-    assert voted != alone[1]
-    assert all(split_response(row["output"]).trace != "seen" for row in pseudo_rows(voted))
-    config, audit = Config.load(folder / "cellduality.json"), tmp_path / "audit.json"
-    contender = {"reward": "profile", "hidden": None, "traces": 0}
-    names = {"contender": contender, "votes": False, "accuracy": 0.8, "why": "so"}
-    found = {"format": "cellduality-audit", "version": 2, "choice": {GENERATION: {}, ANNOTATION: {"namer": names}}}
-    write_text(audit, json.dumps(found))
-    assert read_namers(audit, config) == {ANNOTATION: names}
-    write_text(audit, json.dumps({**found, "choice": {GENERATION: {}}}))
-    with refused("nothing-to-label") as error:
-        read_namers(audit, config)
-    assert error.value.exit_code == 3  # recipes go on without a refit
+    named = {row["id"]: split_response(row["output"]).answer for row in pseudo_rows(rows)}
+    assert named == {cell: kind for cell, kind in truth.items() if cell in named}
+    assert len(named) == 60
 
 
 def test_some_cells_are_chosen_unsure_ones_left_out_and_what_changed_since_an_earlier_round_is_counted(folder):
-    assert 20 < label(folder, weight=0.5, batch=7)[0]["tasks"][ANNOTATION]["cells"] < 40
+    assert 20 < label(folder, weight=0.5, batch=7)[0]["cells"] < 40
     few = label(folder, cells=5, labelled_share=0.0)[0]
-    assert (few["tasks"][ANNOTATION]["cells"], few["rows"]["times"]) == (5, 1)
-    content, rows, _ = label(folder, judge="none", choice="best", keep_above=0.8)
-    found = content["tasks"][ANNOTATION]
+    assert (few["cells"], few["rows"]["times"]) == (5, 1)
+    found, rows, _ = label(folder, judge="none", choice="best", keep_above=0.8)
     assert 0 < found["reasons"]["unsure"] == found["cells"] - len(pseudo_rows(rows))
     _, rows, _ = label(folder, choice="best")
     write_jsonl(earlier := folder / "earlier.jsonl", rows)
-    assert label(folder, choice="best", previous=earlier)[0]["tasks"][ANNOTATION]["flip_rate"] == 0.0
-    other = label(folder, judge="none", choice="best", previous=earlier)[0]["tasks"][ANNOTATION]
+    assert label(folder, choice="best", previous=earlier)[0]["flip_rate"] == 0.0
+    other = label(folder, judge="none", choice="best", previous=earlier)[0]
     assert (other["compared"], 0 < other["flip_rate"] < 1) == (len(pseudo_rows(rows)), True)
 
 
-def test_a_policy_that_says_one_thing_rings_the_alarm(folder, capsys, monkeypatch):
-    monkeypatch.setattr(PlantedPolicy, "_draw", lambda self, kind, rng: "T")
-    label(folder, judge="none", choice="best")
+def test_a_policy_that_says_one_thing_rings_the_alarm(folder, capsys):
+    label(folder, judge="none", choice="best", sampler=Saying(join_response("T")))
     printed = capsys.readouterr().out  # recipes look for both lines
     assert f"pseudo-labels of {ANNOTATION}: 60 of 60 cells" in printed
     assert f"\nalarm: {ANNOTATION}: no cell is called B, NK" in printed
 
 
-def run(folder: Path, *words: str) -> None:
+def run(folder: Path, *words: object) -> None:
     invoke("pseudo-label", "--model", folder / "model", "--data", folder, "--out", folder / "rows.jsonl", *words)
 
 
@@ -211,25 +183,46 @@ def test_mistakes_are_found_before_a_model_loads(words, value, folder, monkeypat
     assert not (folder / "rows.jsonl").exists()
 
 
-def test_rl_rows_of_tasks_whose_cells_got_no_label_go_beside_the_rows_and_no_cell_is_said(folder):
+@pytest.fixture
+def model(folder):
+    """What looks like a checkpoint, and is not asked."""
     for name in ("config.json", "model.safetensors"):
         write_text(folder / "model" / name, "{}")
-    run(folder, "--votes", "0", "--judge", "oracle", "--rl-rows", str(folder / "rl.jsonl"))
+
+
+def test_an_audit_says_who_names_the_cells_and_rl_rows_of_tasks_without_a_label_go_beside_the_rows(folder, model):
+    names = {"contender": {"reward": "oracle", "hidden": None, "traces": 0}, "votes": False}
+    found = {"format": "cellduality-audit", "version": 2, "choice": {GENERATION: {}, ANNOTATION: {"namer": names}}}
+    write_text(folder / "audit.json", json.dumps(found))
+    run(folder, "--judge", folder / "audit.json", "--rl-rows", folder / "rl.jsonl")
+    settings = json.loads((folder / "rows.json").read_text())["settings"]
+    assert (settings["alone"], settings["reasoning"], settings["choice"]) == ([ANNOTATION], "rule", "best")
     given, left = list(read_jsonl(folder / "rl.jsonl")), list(read_jsonl(folder / "rows.rl.jsonl"))
     assert left == [row for row in given if Example.from_label(row["label"]).task == GENERATION]
     assert 0 < len(left) < len(given)
-    write_jsonl(folder / "cells.jsonl", [{**row, "labelled": True} for row in read_jsonl(folder / "cells.jsonl")])
-    write_manifest(folder / "cells.jsonl", {"settings": {"hidden": 0.25}})
-    with refused("nothing-to-label") as error:
-        run(folder)
-    assert error.value.exit_code == 3
 
 
-def test_rounds_say_which_is_kept_and_whether_to_go_on(tmp_path):
-    for number, value in enumerate((0.5, 0.7, 0.6), start=1):
-        write_round(tmp_path / str(number), {KEY: value})
-    folders, out = [str(tmp_path / str(number)) for number in (1, 2, 3)], tmp_path / "rounds.json"
-    for count, said in ((1, "1 on"), (2, "2 on"), (3, "2 stop")):
-        assert invoke("rounds", *folders[:count], "--out", out).strip() == said
-    content = json.loads(out.read_text())
-    assert (content["kept"], len(content["rounds"])) == (2, 3)
+def test_where_nothing_can_be_labelled_recipes_go_on_without_a_refit(folder, model):
+    write_text(folder / "audit.json", json.dumps({"format": "cellduality-audit", "version": 2}))
+    write_cells(folder, [{**row, "labelled": True} for row in read_jsonl(folder / "cells.jsonl")])
+    for words in ((), ("--judge", folder / "audit.json")):
+        with refused("nothing-to-label") as error:
+            run(folder, *words)
+        assert error.value.exit_code == 3
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "said"),
+    [
+        ((0.5, 0.6), 1, "2 on"),
+        ((0.5, 0.6, 0.6), 1, "2 stop"),  # equal is no help
+        ((0.5, 0.4, 0.6), 2, "3 on"),
+        ((0.5, 0.4, 0.3), 2, "1 stop"),
+    ],
+)
+def test_the_best_round_is_kept_and_rounds_end_when_they_no_longer_help(scores, patience, said, tmp_path):
+    folders = [write_round(tmp_path / str(number), {KEY: score}) for number, score in enumerate(scores, start=1)]
+    printed = invoke("rounds", *folders[::-1], "--out", tmp_path / "rounds.json", "--patience", patience)
+    content = json.loads((tmp_path / "rounds.json").read_text())
+    assert printed.strip() == said
+    assert (content["kept"], [each["score"] for each in content["rounds"]]) == (int(said[0]), [*scores])

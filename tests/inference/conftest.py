@@ -101,7 +101,7 @@ def played_by(monkeypatch) -> Callable[..., None]:
     def play(*policies) -> None:
         @contextmanager
         def players(self, settings):
-            yield Players(*policies, len, len)
+            yield Players(None, *policies)
 
         monkeypatch.setattr(Model, "_players", players)
 

@@ -15,7 +15,7 @@ from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.parsing import Genes, OneOf
 from cellduality_plugin.reward_names import shortened
-from cellduality_plugin.similarity import rank_weighted_jaccard, rank_weights
+from cellduality_plugin.similarity import rank_weighted_jaccard
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
@@ -93,15 +93,13 @@ class Case:
 
 def read_audit_rows(data: Path, tasks: Mapping[str, DualTask]) -> dict[str, list[Example]]:
     """Return the labelled rows of each task that is answered by a label or by genes; a CellDualityError if none."""
-    path, found = data / FILE, dict[str, list[Example]]()
+    path = data / FILE
     if not path.is_file():
         hint = "prepare the data again (cellduality data prepare)"
         raise CellDualityError("no cells to audit", code="missing-audit-rows", where=str(path), hint=hint)
     every = [Example.from_label(row.get("label", "")) for row in read_jsonl(path)]
-    for name, task in tasks.items():
-        own = [each for each in every if each.task == name]
-        if own and isinstance(task.answer, OneOf | Genes):
-            found[name] = own
+    fit = [name for name, task in tasks.items() if isinstance(task.answer, OneOf | Genes)]
+    found = {name: own for name in fit if (own := [each for each in every if each.task == name])}
     if not found:
         what, hint = f"no row of {', '.join(tasks)}", "prepare the data again, with --audit-cells above 0"
         raise CellDualityError(what, code="empty-audit-rows", where=str(path), hint=hint)
@@ -114,7 +112,7 @@ def make_cases(
     """Return the first rows of ``task`` with their candidates, wrong ones from other rows; each must hold gold."""
 
     def candidates(row: Example) -> Iterable[tuple[Kind, Value]]:
-        gold = _gold(row)
+        gold = gold_of(row)
         yield "true", gold
         elsewhere = [other for other in rows if other.id != row.id]
         if isinstance(task.answer, OneOf):
@@ -124,60 +122,39 @@ def make_cases(
             yield from (("wrong", label) for label in wrong_labels)
         else:
             wrong = [other for other in elsewhere if other.unknown != row.unknown]
-            yield from (("wrong", _gold(wrong[index])) for index in rng.permutation(len(wrong))[: settings.others])
+            yield from (("wrong", gold_of(wrong[index])) for index in rng.permutation(len(wrong))[: settings.others])
             yield "reordered", tuple(rng.permutation(list(gold)).tolist())
             yield from (("copied", value) for value in row.inputs.values() if isinstance(value, tuple))
         if elsewhere:
-            yield "another's", _gold(elsewhere[rng.integers(len(elsewhere))])
+            yield "another's", gold_of(elsewhere[rng.integers(len(elsewhere))])
 
     return [Case(task, row, row.splits()[: settings.masks], tuple(candidates(row))) for row in rows[: settings.cells]]
 
 
-def _gold(row: Example) -> Value:
+def truths(case: Case, answers: Sequence[Value | None], rows: Sequence[Example]) -> dict[str, list[float]]:
+    """Return {measure: how true each answer is, in [0, 1]}, the headline first; NaN for a cell that was not readable.
+
+    Of labels ``"correct"``; of written cells ``"knn"``, as :func:`share_near` among the real ones of ``rows``, and
+    ``"rwjs"`` to the true cell.
+    """
+    if case.names_a_label:
+        return {"correct": [float(answer == case.gold) for answer in answers]}
+    condition, nothing = case.example.unknown, float("nan")
+    others = [row for row in rows if row.gold != case.gold]  # the true one must not vouch for itself
+    return {
+        "knn": [nothing if cell is None else share_near(cell, condition, others) for cell in answers],
+        "rwjs": [nothing if cell is None else rank_weighted_jaccard(case.gold, cell) for cell in answers],
+    }
+
+
+def share_near(answer: Sequence[str], condition: Value, rows: Sequence[Example]) -> float:
+    """Return the share, in [0, 1], of ``condition`` among the :data:`NEIGHBOURS` nearest of real cells by RWJS."""
+    near = sorted(rows, key=lambda row: -round(rank_weighted_jaccard(gold_of(row), answer), 12))[:NEIGHBOURS]
+    return float(np.mean([row.unknown == condition for row in near])) if near else 0.0
+
+
+def gold_of(row: Example) -> Value:
     if row.gold is None:
         where, hint = f"row {row.id} of {row.task}", "prepare the data again"
         raise CellDualityError("the row holds no true answer", code="missing-gold", where=where, hint=hint)
     return row.gold
-
-
-class NearestCells:
-    """Real cells of known conditions, the ``unknown`` of their rows."""
-
-    def __init__(self, rows: Sequence[Example]) -> None:
-        self._cells = [_gold(row) for row in rows]
-        self._conditions = np.array([row.unknown for row in rows], dtype=object)
-        self._places = {gene: place for place, gene in enumerate(sorted({g for cell in self._cells for g in cell}))}
-        self._weights = np.zeros((len(rows), len(self._places)))
-        for weights, cell in zip(self._weights, self._cells, strict=True):
-            for gene, weight in rank_weights(cell).items():
-                weights[self._places[gene]] = weight
-
-    def share_near(self, answer: Sequence[str], condition: Value, without: Value) -> float:
-        """Return the share, in [0, 1], of ``condition`` among the :data:`NEIGHBOURS` nearest cells by RWJS.
-
-        Cells of the genes ``without`` do not count: the true one must not vouch for itself.
-        """
-        weights = rank_weights(answer)
-        known = [gene for gene in weights if gene in self._places]
-        columns = self._weights[:, [self._places[gene] for gene in known]]
-        theirs = (columns > 0) @ np.array([weights[gene] for gene in known], dtype=float)
-        union = self._weights.sum(axis=1) + sum(weights.values()) - theirs
-        rwjs = (columns.sum(axis=1) + theirs) / 2 / np.maximum(union, 1e-12)
-        others = np.array([cell != without for cell in self._cells], dtype=bool)
-        near = np.argsort(-rwjs[others], kind="stable")[:NEIGHBOURS]
-        return float(np.mean([each == condition for each in self._conditions[others][near]])) if len(near) else 0.0
-
-
-def truths(case: Case, answers: Sequence[Value | None], real: NearestCells | None = None) -> dict[str, list[float]]:
-    """Return {measure: how true each answer is, in [0, 1]}, the headline first; NaN for a cell that was not readable.
-
-    Of labels ``"correct"``; of written cells ``"knn"``, as :meth:`NearestCells.share_near`, and ``"rwjs"`` to the true
-    cell.
-    """
-    if real is None:
-        return {"correct": [float(answer == case.gold) for answer in answers]}
-    condition, nothing = case.example.unknown, float("nan")
-    return {
-        "knn": [nothing if cell is None else real.share_near(cell, condition, case.gold) for cell in answers],
-        "rwjs": [nothing if cell is None else rank_weighted_jaccard(case.gold, cell) for cell in answers],
-    }

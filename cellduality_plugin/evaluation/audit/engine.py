@@ -6,8 +6,8 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,19 +34,11 @@ time, of which each of n calls under way is charged an n-th."""
 class Players:
     """The policies of an audit over one checkpoint, and its tokenizer."""
 
+    tokenizer: Any  # a Hugging Face one, by which costs are counted
     dual: Policy  # plays the dual as in training
     greedy: Policy  # gives the likeliest answer
     sampler: Policy  # draws one at the temperature of a rollout
-    prompt_tokens: Callable[[str], int]  # of a prompt, with the chat template
-    response_tokens: Callable[[str], int]
-    at_once: int = 64  # calls that keep them busy
-
-    @classmethod
-    def over(cls, tokenizer: Any, policies: Iterable[Policy], engines: int = 1) -> Players:
-        """Return the players dual, greedy and sampler, whose tokens are counted by ``tokenizer``."""
-        dual, greedy, sampler = policies
-        prompt_tokens, response_tokens = lambda text: len(render(tokenizer, text)), partial(token_count, tokenizer)
-        return cls(dual, greedy, sampler, prompt_tokens, response_tokens, 64 * engines)
+    at_once: int = field(default=64, kw_only=True)  # calls that keep them busy
 
 
 @contextlib.contextmanager
@@ -60,27 +52,27 @@ def checkpoint_players(
     """
     others = [DualSettings(temperature=at, max_new_tokens=settings.max_new_tokens) for at in (0.0, temperature)]
     asked = [dual, *others]  # by dual, greedy and sampler
+
+    def over(engine: Any, tokenizer: Any, limit: int, engines: int = 1) -> Players:
+        policies = (EnginePolicy(engine, tokenizer, limit, how, seed) for how in asked)
+        return Players(tokenizer, *policies, at_once=64 * engines)
+
     if is_address(backend):
         with served_policies(backend, model, settings, asked, seed) as (tokenizer, policies):
-            yield Players.over(tokenizer, policies)
+            yield Players(tokenizer, *policies)
         return
     if backend == "transformers":
         local = LocalModel.load(model, max_model_len=settings.max_model_len, max_new_tokens=settings.max_new_tokens)
-        yield Players.over(
-            local.tokenizer, (LocalPolicy(local, temperature=how.temperature, seed=seed) for how in asked)
-        )
+        yield Players(local.tokenizer, *(LocalPolicy(local, temperature=how.temperature, seed=seed) for how in asked))
         return
     opener = partial(served_model, model, settings, seed=seed)
-    with contextlib.ExitStack() as stack:
-        engine: Any
-        if groups := several_cards(settings):
-            engine = stack.enter_context(sharded_engine(opener, groups))
+    if groups := several_cards(settings):
+        with sharded_engine(opener, groups) as engine:
             tokenizer, limit = read_tokenizer(str(model), settings.chat_template), context_length(model, settings)
-        else:
-            served = stack.enter_context(opener())
-            engine, tokenizer, limit = Stepped(served), served.tokenizer, served.limit
-        players = (EnginePolicy(engine, tokenizer, limit, how, seed) for how in asked)
-        yield Players.over(tokenizer, players, max(1, len(groups)))
+            yield over(engine, tokenizer, limit, len(groups))
+        return
+    with opener() as served:
+        yield over(Stepped(served), served.tokenizer, served.limit)
 
 
 class Stepped:
@@ -143,17 +135,16 @@ class Remembering:
             begun = self._tick(+1)
             try:
                 result = await asyncio.wait_for(question.put_to(self._players.dual), self._timeout)
-            except asyncio.TimeoutError:
-                result = PolicyError("timeout")
-            except PolicyError as failure:
-                result = failure
+            except (asyncio.TimeoutError, PolicyError) as failure:
+                result = PolicyError(getattr(failure, "cause", "timeout"))
             finally:
                 seconds = self._tick(-1) - begun
         if isinstance(result, PolicyError):
             return result, np.array([1.0, 0.0, 0.0, seconds])
-        scored, count = question.given + (question.response or ""), self._players.response_tokens
-        read = self._players.prompt_tokens(question.prompt) + (count(scored) if scored else 0)
-        return result, np.array([1.0, read, count(result) + 1 if isinstance(result, str) else 1, seconds])
+        tokenizer, scored = self._players.tokenizer, question.given + (question.response or "")
+        read = len(render(tokenizer, question.prompt)) + token_count(tokenizer, scored)
+        written = token_count(tokenizer, result) + 1 if isinstance(result, str) else 1
+        return result, np.array([1.0, read, written, seconds])
 
     def _tick(self, more: int) -> float:
         """Return the seconds that a call which was under way from the beginning is charged up to now."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,49 +86,45 @@ def finding(contender: Contender, judged: Sequence[Judged], how: Counting) -> di
 def _preference(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
     """Return the AUC of the true answer against wrong ones: as a rollout is paid, over all masks, and kind by kind."""
 
-    def auc(wrong: Callable[[Judged], Floats], masks: int = how.masks) -> dict[str, Any]:
-        pairs = [(in_blocks(each.of("true"), masks).T, in_blocks(wrong(each), masks).T) for each in judged]
+    def auc(kind: Kind | Literal["sampled"], masks: int = how.masks) -> dict[str, Any]:
+        wrong = [each.samples if kind == "sampled" else each.of(kind) for each in judged]
+        pairs = [(in_blocks(e.of("true"), masks).T, in_blocks(w, masks).T) for e, w in zip(judged, wrong, strict=True)]
         return how.mean([float(np.mean([*map(pairwise_auc, *pair)])) for pair in pairs])
 
-    every = len(judged[0].case.splits)
-    found = {"auc": auc(lambda each: each.of("wrong")), "auc_all_masks": auc(lambda each: each.of("wrong"), every)}
-    if not judged[0].case.names_a_label:
-        found["auc_against"] = {
-            "reordered": auc(lambda each: each.of("reordered")),
-            "copied": auc(lambda each: each.of("copied")),
-            "sampled": auc(lambda each: each.samples),
-        }
-    return found
+    case = judged[0].case
+    kinds: tuple[Kind | Literal["sampled"], ...] = ("reordered", "copied", "sampled")
+    against = {} if case.names_a_label else {"auc_against": {kind: auc(kind) for kind in kinds}}
+    return {"auc": auc("wrong"), "auc_all_masks": auc("wrong", len(case.splits)), **against}
 
 
 def _labels(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
-    """Return accuracy and macro-F1 of four ways to name a label; shares of a choice count as such.
+    """Return accuracy and macro-F1 of four ways to name a label, each a :func:`product`; its shares count as such.
 
-    ``choice``: the label paid most of all; ``policy``: the likeliest answer; ``majority`` of a group; :func:`product`.
+    ``choice``: the label paid most of all; ``policy``: the likeliest answer; ``majority`` of a group; ``product``: of a
+    group and its rewards.
     """
-    cases = [each.case for each in judged]
+    labels = sorted({str(value) for each in judged for _, value in each.case.candidates})
 
-    def paid_by_label(each: Judged) -> list[dict[Value, float]]:
-        named = [value for kind, value in each.case.candidates if kind in ("true", "wrong")]
-        blocks = in_blocks(each.of("true", "wrong"), how.masks).T
-        return [dict(zip(named, rewards.tolist(), strict=True)) for rewards in blocks]
+    def shares(answers: Sequence[Value | None], rewards: Floats | None = None) -> list[float]:
+        paid = np.zeros((len(answers), 1)) if rewards is None else in_blocks(rewards, how.masks)
+        found = [product(answers, block) for block in paid.T]
+        return [sum(choice.get(label, 0.0) / len(found) for choice in found) for label in labels]
 
-    labels = sorted({str(value) for case in cases for _, value in case.candidates})
-    choices: dict[str, list[list[Mapping[Value, float]]]] = {
-        "choice": [[best(paid) for paid in paid_by_label(each)] for each in judged],
-        "policy": [[{} if case.greedy is None else {case.greedy: 1.0}] for case in cases],
-        "majority": [[product(case.values)] for case in cases],
-        "product": [[product(e.case.values, block) for block in in_blocks(e.samples, how.masks).T] for e in judged],
-    }
-
-    def shares(found: Sequence[Mapping[Value, float]]) -> list[float]:
-        return [sum(float(choice.get(label, 0.0)) / len(found) for choice in found) for label in labels]
+    def ways(each: Judged) -> dict[str, list[float]]:
+        case = each.case
+        named = [value for kind, value in case.candidates if kind in ("true", "wrong")]
+        return {
+            "choice": shares(named, each.of("true", "wrong")),
+            "policy": shares([case.greedy]),
+            "majority": shares(case.values),
+            "product": shares(case.values, each.samples),
+        }
 
     def gain(gold: Floats, after: Floats, before: Floats) -> float:
         return shared_macro_f1(gold, after) - shared_macro_f1(gold, before)
 
-    gold = np.array([shares([{case.gold: 1.0}]) for case in cases])
-    picked = {way: np.array([shares(found) for found in own]) for way, own in choices.items()}
+    of_cells, gold = [ways(each) for each in judged], np.array([shares([each.case.gold]) for each in judged])
+    picked = {way: np.array([own[way] for own in of_cells]) for way in of_cells[0]}
     right = {way: (gold * found).sum(axis=1) for way, found in picked.items()}
     return {
         **{f"{way}_accuracy": how.mean(found) for way, found in right.items()},
@@ -142,29 +138,29 @@ def _labels(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
 
 def _within_groups(judged: Sequence[Judged], how: Counting) -> dict[str, Any]:
     """Return what the policy's own answers show, which is all that training sees; what has no truth does not count."""
-    paid = [in_blocks(each.samples, how.masks) for each in judged]
-    case, cases = judged[0].case, [each.case for each in judged]
-    true = {key: [np.array(each.truths[key], dtype=float) for each in cases] for key in case.truths}
-    name, *others = true
+    paid, cases = [in_blocks(each.samples, how.masks) for each in judged], [each.case for each in judged]
+    names_a_label = cases[0].names_a_label
+    name, *others = cases[0].truths
 
     def of_cells(measure: Callable[[Floats, Floats], float], key: str = name) -> list[float]:
-        known = [(rewards[~np.isnan(t)], t[~np.isnan(t)]) for rewards, t in zip(paid, true[key], strict=True)]
+        truths = [np.array(case.truths[key], dtype=float) for case in cases]
+        known = [(rewards[~np.isnan(t)], t[~np.isnan(t)]) for rewards, t in zip(paid, truths, strict=True)]
         return [_mean([measure(block, t) for block in rewards.T if len(t)]) for rewards, t in known]
 
     def right_against_wrong(rewards: Floats, truth: Floats) -> float:
         return pairwise_auc(rewards[truth == 1], rewards[truth == 0])
 
-    truest, mean = of_cells(best_of_group), [_mean(t) for t in true[name]]
+    truest, mean = of_cells(best_of_group), [_mean(case.truths[name]) for case in cases]
     return {
         "truth": name,
-        "group_measure": "AUC" if case.names_a_label else "Spearman",
-        "group_agreement": how.mean(of_cells(right_against_wrong if case.names_a_label else rank_correlation)),
+        "group_measure": "AUC" if names_a_label else "Spearman",
+        "group_agreement": how.mean(of_cells(right_against_wrong if names_a_label else rank_correlation)),
         **{f"group_agreement_{key}": how.mean(of_cells(rank_correlation, key)) for key in others},
         "best_of_group": how.mean(truest),
         "mean_of_group": how.mean(mean),
         "group_gain": how.mean(np.subtract(truest, mean)),
         "zero_variance": how.mean([zero_variance(rewards, how.least_spread) for rewards in paid]),
-        "same_answers": how.mean([float(len(set(each.values)) == 1) for each in cases]),
+        "same_answers": how.mean([float(len(set(case.values)) == 1) for case in cases]),
         "score_of_cells": [None if np.isnan(each) else each for each in truest],
     }
 
@@ -202,23 +198,19 @@ def pairwise_auc(true: Floats, wrong: Floats) -> float:
     return float(np.mean((gaps > 0) + 0.5 * (gaps == 0))) if gaps.size else NOTHING
 
 
-def best(scores: Mapping[Value, Any]) -> dict[Value, float]:
-    """Return {answer: its share of a choice} of those that score highest, which share it evenly; empty without any."""
-    most = max(scores.values(), default=None)
-    found = [answer for answer, score in scores.items() if score == most]
-    return {answer: 1 / len(found) for answer in found}
+def product(answers: Sequence[Value | None], rewards: Floats) -> dict[Value, float]:
+    """Return {answer: its share} of those of a group whose votes times reward are most: training leads there.
 
-
-def product(answers: Sequence[Value | None], rewards: Sequence[float] | Floats | None = None) -> dict[Value, float]:
-    """Return the answer of a group whose votes times reward are most, as :func:`best`: training leads there.
-
-    Where products are equal votes decide: without rewards it is the majority. Unreadable answers (None) have no vote.
+    Where products are equal votes decide, and else the answers share evenly. Unreadable ones (None) have no vote.
     """
     paid: dict[Value, list[float]] = {}
-    for answer, reward in zip(answers, [0.0] * len(answers) if rewards is None else rewards, strict=True):
+    for answer, reward in zip(answers, rewards.tolist(), strict=True):
         if answer is not None:
-            paid.setdefault(answer, []).append(float(reward))
-    return best({answer: (round(sum(own), 12), len(own)) for answer, own in paid.items()})
+            paid.setdefault(answer, []).append(reward)
+    worth = {answer: (round(sum(own), 12), len(own)) for answer, own in paid.items()}
+    most = max(worth.values(), default=None)
+    found = [answer for answer, own in worth.items() if own == most]
+    return {answer: 1 / len(found) for answer in found}
 
 
 def shared_macro_f1(gold: Floats, picked: Floats) -> float:

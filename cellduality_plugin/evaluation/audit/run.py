@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import time
 from collections import Counter
@@ -19,7 +18,7 @@ from tqdm import tqdm
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit import answers
-from cellduality_plugin.evaluation.audit.answers import AuditSettings, Case, Contender, NearestCells, RewardName
+from cellduality_plugin.evaluation.audit.answers import AuditSettings, Case, Contender, RewardName
 from cellduality_plugin.evaluation.audit.engine import Account, Players, Remembering
 from cellduality_plugin.evaluation.audit.findings import Counting, Judged, finding
 from cellduality_plugin.evaluation.audit.verdicts import verdict
@@ -29,7 +28,7 @@ from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.base import Memo, Policy, PolicyError
 from cellduality_plugin.reward_names import shortened
 from cellduality_plugin.rewards import REWARDS, get_reward
-from cellduality_plugin.scoring import Scorer
+from cellduality_plugin.scoring import Score, Scorer
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
@@ -50,9 +49,9 @@ def audit(
     or a reward can judge no task.
     """
     begun, vocabulary, findings = time.monotonic(), config.load_vocabulary(), list[dict[str, Any]]()
-    tasks, asked = config.load_tasks(), (settings.rewards, settings.hidden, settings.traces)
+    tasks = config.load_tasks()
     wanted = {
-        tasks[name]: (rows, contenders_for(tasks[name], rows[0], config, *asked))
+        tasks[name]: (rows, contenders_for(tasks[name], rows[0], config, settings))
         for name, rows in answers.read_audit_rows(data, tasks).items()
     }
     _refuse_unfit(wanted, config, settings.rewards)
@@ -62,13 +61,12 @@ def audit(
         for task, (rows, contenders) in wanted.items():
             rng = np.random.default_rng([settings.seed, *task.name.encode()])
             cases = answers.make_cases(task, rows, vocabulary, settings, rng)
-            real = None if cases[0].names_a_label else NearestCells(rows)
-            asking = (ask_policy(case, real, players, settings.samples, vocabulary) for case in cases)
+            asking = (ask_policy(case, rows, players, settings.samples, vocabulary) for case in cases)
             cases = await _gathered(f"{task.name} answers", asking)
             spread = config.tasks[task.name].minimum_spread
             how = Counting(settings.seed, settings.resamples, settings.masks_of_a_rollout, spread)
             for contender in contenders:
-                scorer = scorer_of(config, task.name, contender)
+                scorer = scorer_of(config, task.name, **asdict(contender))
                 # Another split of the cell takes the place of all that the row holds.
                 under = [each if contender.hidden is None else replace(each, splits=each.splits[:1]) for each in cases]
                 judged = await _gathered(f"{task.name} judged", (judge(scorer, case, memory) for case in under))
@@ -90,15 +88,8 @@ def audit(
     }
 
 
-def contenders_for(
-    task: DualTask,
-    row: Example,
-    config: Config,
-    rewards: Sequence[RewardName] = (),
-    hidden: Sequence[float] = (),
-    traces: Sequence[int] = (),
-) -> list[Contender]:
-    """Return every combination of rewards, hidden shares and traces that makes sense for ``task``, each once.
+def contenders_for(task: DualTask, row: Example, config: Config, asked: AuditSettings) -> list[Contender]:
+    """Return every combination of the rewards, hidden shares and traces ``asked`` for that makes sense, each once.
 
     By default of :data:`CONFIGURED` and the ``audited`` kinds, the ground truth last, and of the configured share and
     traces. Shares are for tasks that hide genes, as any ``row`` shows, traces for rewards that read log-probabilities.
@@ -107,19 +98,24 @@ def contenders_for(
     settings, found = config.tasks[task.name], list[Contender]()
     hides = any(task.hide(row, share) != row for share in (0.5, 1.0))
     audited = (kind for kind, each in REWARDS.items() if each.audited)
-    for asked in rewards or (CONFIGURED, *sorted(audited, key=lambda kind: REWARDS[kind].needs_gold)):
-        name = settings.reward if asked == CONFIGURED else asked
+    for each in asked.rewards or (CONFIGURED, *sorted(audited, key=lambda kind: REWARDS[kind].needs_gold)):
+        name = settings.reward if each == CONFIGURED else each
         reward = get_reward(name, config.folder)
-        with contextlib.suppress(CellDualityError):
-            _check_reward(name, task, config)
-            shares: Sequence[float | None] = (hidden if hides and reward.asks_dual else ()) or [settings.hidden]
-            counts = (traces if reward.asks_dual and reward.asks_log_probs else ()) or [settings.traces]
-            found += [Contender(name, share, count) for share, count in itertools.product(shares, counts)]
+        if _unfit(name, task, config):
+            continue
+        shares: Sequence[float | None] = (asked.hidden if hides and reward.asks_dual else ()) or [settings.hidden]
+        counts = (asked.traces if reward.asks_dual and reward.asks_log_probs else ()) or [settings.traces]
+        found += [Contender(name, share, count) for share, count in itertools.product(shares, counts)]
     return [each for place, each in enumerate(found) if each not in found[:place]]
 
 
-def _check_reward(name: RewardName, task: DualTask, config: Config) -> None:
-    config.with_tasks({task.name: {"reward": name}}).load_rewards({task.name: task})
+def _unfit(reward: RewardName, task: DualTask, config: Config) -> CellDualityError | None:
+    """Return why ``reward`` cannot judge ``task``, None if it can."""
+    try:
+        config.with_tasks({task.name: {"reward": reward}}).load_rewards({task.name: task})
+    except CellDualityError as error:
+        return error
+    return None
 
 
 def _refuse_unfit(
@@ -128,17 +124,15 @@ def _refuse_unfit(
     """Raise for the first of ``rewards`` that is among the contenders of no task, and say why."""
     fit = [CONFIGURED, *(contender.reward for _, contenders in wanted.values() for contender in contenders)]
     for reward in (each for each in rewards if each not in fit):
-        try:
-            _check_reward(reward, next(iter(wanted)), config)
-        except CellDualityError as error:
-            names = ", ".join(task.name for task in wanted)
-            what = f"{shortened(reward, ':')} can judge none of {names}: {error.what}"
-            raise CellDualityError(what, code="unfit-reward", where="--rewards", hint=error.hint) from error
+        error = _unfit(reward, next(iter(wanted)), config)
+        assert error is not None
+        what = f"{shortened(reward, ':')} can judge none of {', '.join(task.name for task in wanted)}: {error.what}"
+        raise CellDualityError(what, code="unfit-reward", where="--rewards", hint=error.hint)
 
 
-def scorer_of(config: Config, task: str, contender: Contender) -> Scorer:
-    """Return the scorer of a run in which ``task`` is paid as ``contender`` has it; the reward must fit the task."""
-    settings = config.tasks[task].model_copy(update=asdict(contender))
+def scorer_of(config: Config, task: str, **changed: Any) -> Scorer:
+    """Return the scorer of a run of ``task`` with some of its settings ``changed``, such as those of a Contender."""
+    settings = config.tasks[task].model_copy(update=changed)
     # A queue of calls is an audit's own doing: each of them is bounded where it is made.
     dual = config.dual.model_copy(update={"timeout_seconds": 86_400.0})
     return Scorer(config.model_copy(update={"tasks": {task: settings}, "dual": dual}))
@@ -148,19 +142,18 @@ async def judge(scorer: Scorer, case: Case, memory: Remembering) -> Judged:
     """Return what ``scorer`` pays for the candidates of ``case`` and for the policy's own answers."""
     texts = [case.task.answer_response(value) for _, value in case.candidates]
 
-    async def under(split: Example) -> tuple[list[float], list[float], Any, float]:
+    async def under(split: Example) -> tuple[list[Score], list[Score], Any]:
         group = scorer.group(split.to_label())
         group.memo = Memo()  # charged for all it asks, whatever other groups have asked
         account = Account(memory)
         sampled = await scorer.score_all(case.samples, group, account)
         # Candidates are no group: each is scored on its own.
         known = await asyncio.gather(*(scorer.score(text, group, Account(memory)) for text in texts))
-        failed = [each.logs["dual_failed"] for each in sampled] or [0.0]
-        return [s.reward for s in sampled], [s.reward for s in known], account.costs, float(np.mean(failed))
+        return sampled, known, account.costs
 
-    found = await asyncio.gather(*map(under, case.splits))
-    sampled, known, costs, failed = zip(*found, strict=True)
-    of_candidates, of_samples = (np.array(each, dtype=float).T for each in (known, sampled))
+    sampled, known, costs = zip(*await asyncio.gather(*map(under, case.splits)), strict=True)
+    of_candidates, of_samples = (np.array([[s.reward for s in own] for own in each]).T for each in (known, sampled))
+    failed = np.array([[score.logs["dual_failed"] for score in own] for own in sampled]).mean(axis=1)
     return Judged(case, of_candidates, of_samples, np.sum(costs, axis=0), float(np.mean(failed)))
 
 
@@ -173,7 +166,7 @@ async def response(policy: Policy, prompt: str, seed: int | None = None) -> str:
 
 
 async def ask_policy(
-    case: Case, real: NearestCells | None, players: Players, samples: int, vocabulary: Vocabulary
+    case: Case, rows: Sequence[Example], players: Players, samples: int, vocabulary: Vocabulary
 ) -> Case:
     """Return ``case`` with the policy's own answers to its question; the likeliest one of a label alone."""
     prompt = case.task.primal_prompt(case.example.inputs, vocabulary)
@@ -182,21 +175,16 @@ async def ask_policy(
     texts = await asyncio.gather(*(response(policy, prompt) for policy in asked))
     values = [case.task.parse_answer(text, vocabulary).value for text in texts]
     greedy, drawn = values[0] if first else None, values[first:]
-    return replace(case, greedy=greedy, samples=texts[first:], values=drawn, truths=answers.truths(case, drawn, real))
+    return replace(case, greedy=greedy, samples=texts[first:], values=drawn, truths=answers.truths(case, drawn, rows))
 
 
 async def _gathered(title: str, work: Iterable[Awaitable[Result]]) -> list[Result]:
     """Return the results of ``work``, all under way at once, in their order, with a progress bar."""
-    waiting = list(work)  # tqdm's own gather would begin them in any order, and draws count in theirs
+    tasks = [asyncio.ensure_future(each) for each in work]  # they begin in their order, in which draws count
     # The supervisor of a recipe shows what stands behind a name in brackets.
-    with tqdm(total=len(waiting), desc=f"[audit] {title}", leave=False) as bar:
-
-        async def counted(each: Awaitable[Result]) -> Result:
-            result = await each
-            bar.update()
-            return result
-
-        return list(await asyncio.gather(*map(counted, waiting)))
+    for done in tqdm(asyncio.as_completed(tasks), total=len(tasks), desc=f"[audit] {title}", leave=False):
+        await done
+    return [task.result() for task in tasks]
 
 
 def masks_in_training(path: Path, rows: int = 256) -> int:

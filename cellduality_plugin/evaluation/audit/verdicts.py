@@ -101,13 +101,12 @@ def choices(content: Mapping[str, Any], config: Config) -> dict[str, dict[str, A
 
     A task that could not be audited keeps what it has. A reward that needs the true answers is no choice.
     """
-    how = Counting(content["settings"]["seed"], content["settings"]["resamples"])
-    chosen = {}
+    how, chosen = Counting(content["settings"]["seed"], content["settings"]["resamples"]), {}
     for name, task in config.tasks.items():
         found = [each for each in content["findings"] if each["task"] == name]
         fit = [each for each in found if not get_reward(each["contender"]["reward"], config.folder).needs_gold]
-        kept = Contender(task.reward, task.hidden, task.traces)
-        chosen[name] = choose(fit, how) if found else _choice(asdict(kept), "as configured: it could not be audited")
+        kept, why = Contender(task.reward, task.hidden, task.traces), "as configured: it could not be audited"
+        chosen[name] = choose(fit, how) if found else {"reward": kept.title, "contender": asdict(kept), "why": why}
         if names := namer(fit):
             chosen[name]["namer"] = names
     return chosen
@@ -127,15 +126,14 @@ def namer(findings: Sequence[Finding]) -> dict[str, Any] | None:
         return None
     right = np.array([found[f"{way}_of_cells"] for found, way in ways], dtype=float)
     behind = right[right.mean(axis=1).argmax()] - right
-    near = behind.mean(axis=1) <= behind.std(axis=1) / np.sqrt(right.shape[1])
+    at = int((behind.mean(axis=1) <= behind.std(axis=1) / np.sqrt(right.shape[1])).argmax())
+    shares = right.mean(axis=1).tolist()
     names = [found["reward"] + " x votes" * (way == "score") for found, way in ways]
-    said = [f"{name} {share:.2f}" for name, share in zip(names, right.mean(axis=1), strict=True)]
-    at = int(near.argmax())
-    found, way = ways[at]
+    said = [f"{name} {share:.2f}" for name, share in zip(names, shares, strict=True)]
     others = ", ".join(said[:at] + said[at + 1 :])
     why = f"{said[at]} of these cells right" + (f" ({others})" if others else "")
-    votes, accuracy = way == "score", float(right[at].mean())
-    return {"contender": found["contender"], "votes": votes, "accuracy": accuracy, "why": why}
+    found, way = ways[at]
+    return {"contender": found["contender"], "votes": way == "score", "accuracy": shares[at], "why": why}
 
 
 def choose(findings: Sequence[Finding], how: Counting) -> dict[str, Any]:
@@ -149,7 +147,8 @@ def choose(findings: Sequence[Finding], how: Counting) -> dict[str, Any]:
     if not fit:
         grades = Counter(found["verdict"]["grade"] for found in findings)
         counts = ", ".join(f"{count} {grade}" for grade, count in grades.items())
-        return _choice(None, f"no reward agrees with the truth ({counts or 'none was audited'})")
+        why = f"no reward agrees with the truth ({counts or 'none was audited'})"
+        return {"reward": "", "contender": None, "why": why}
     best = max(fit, key=_score)
 
     def near(found: Finding) -> bool:
@@ -166,11 +165,7 @@ def choose(findings: Sequence[Finding], how: Counting) -> dict[str, Any]:
         virtue = "asks the policy's own dual" if not best["cost"]["requests"] else "takes fewer tokens"
         scores = f"{best['reward']} scores {_score(best):.3f} to {_score(picked):.3f}, within the noise"
         why += f"; {scores}: this one {virtue}"
-    return _choice(picked["contender"], why)
-
-
-def _choice(contender: Mapping[str, Any] | None, why: str) -> dict[str, Any]:
-    return {"reward": Contender(**contender).title if contender else "", "contender": contender, "why": why}
+    return {"reward": picked["reward"], "contender": picked["contender"], "why": why}
 
 
 def _score(found: Finding) -> float:
@@ -190,7 +185,7 @@ def audit_sections(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     for task, grouped in groupby(content["findings"], key=lambda found: found["task"]):
         findings = list(grouped)
         first, rows = findings[0], [_row(found) for found in findings]
-        kept = [name for name in rows[0] if any(row.get(name, "–") != "–" for row in rows)]
+        kept = [name for name in rows[0] if any(row[name] != "–" for row in rows)]
         heading, choice = f"{first['n']} cells, {first['samples']} answers each", ""
         if "majority_accuracy" in first:
             heading += f"; accuracy / macro-F1 of the policy's likeliest answer {_pair(first, 'policy')}, "
@@ -199,9 +194,10 @@ def audit_sections(content: Mapping[str, Any]) -> list[dict[str, Any]]:
             choice = f"{'Trained with ' + chosen['reward'] if chosen['reward'] else 'Stays out'}: {chosen['why']}"
             if names := chosen.get("namer"):
                 choice += f". Cells without a label would be named by {names['why']}"
-        rows = [{name: row.get(name, "–") for name in kept} for row in rows]
-        own = {"name": section_title(task), "rows": rows, "findings": findings, "heading": heading, "choice": choice}
-        sections.append(own)
+        own = {"findings": findings, "heading": heading, "choice": choice}
+        sections.append(
+            {"name": section_title(task), "rows": [{name: row[name] for name in kept} for row in rows], **own}
+        )
     return sections
 
 
@@ -213,7 +209,8 @@ def _row(found: Finding) -> dict[str, str]:
         "reward": found["reward"],
         "AUC": auc,
         "all masks": _value(found, "auc_all_masks") if found["masks"] > found["masks_of_a_rollout"] else "–",
-        **{way: _pair(found, way) for way in ("product", "choice") if f"{way}_accuracy" in found},
+        "product": _pair(found, "product"),
+        "choice": _pair(found, "choice"),
         "group": _value(found, "group_agreement"),
         "best paid": f"{_value(found, 'best_of_group')} ({_value(found, 'mean_of_group')})",
         "flat": _value(found, "zero_variance"),
@@ -227,6 +224,9 @@ def _row(found: Finding) -> dict[str, str]:
 
 
 def _pair(found: Finding, who: str) -> str:
+    """Return accuracy / macro-F1 of a way to name a label, a dash where the answer is none."""
+    if f"{who}_accuracy" not in found:
+        return "–"
     return f"{_value(found, f'{who}_accuracy')} / {_value(found, f'{who}_macro_f1')}"
 
 

@@ -10,13 +10,13 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeVar
 
 from tqdm import tqdm
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.evaluation.audit.answers import Contender
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.run import CONFIGURED, response, scorer_of
 from cellduality_plugin.examples import Example
@@ -24,7 +24,6 @@ from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.cache import AnswerCache
 from cellduality_plugin.records import RecordedPolicy
 from cellduality_plugin.rewards import get_reward
-from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
@@ -67,6 +66,8 @@ class Decision:
     share: float = 0.0  # of the likeliest label, in [0, 1]
     trace: str = ""  # the reasoning for it
     reason: Literal["", "no_answer", "no_evidence", "unsure"] = ""  # why there is no label
+    answers: int = 0  # that could be read,
+    voted: str = ""  # and the label that most of them named
 
 
 def likeliest(shares: Mapping[str, float], votes: Mapping[str, int]) -> str:
@@ -76,14 +77,15 @@ def likeliest(shares: Mapping[str, float], votes: Mapping[str, int]) -> str:
 
 def decide(opinion: Opinion, choice: Literal["drawn", "best"], keep_above: float, luck: float) -> Decision:
     """Return the :func:`likeliest` label of a cell, or one that ``luck`` in [0, 1) draws, if one is likely enough."""
-    shares = opinion.shares()
+    shares, votes = opinion.shares(), opinion.votes
+    decision = partial(Decision, answers=sum(votes.values()), voted=max(votes, key=votes.__getitem__, default=""))
     if not shares:
-        return Decision("", reason="no_evidence" if opinion.rewards else "no_answer")
-    best = likeliest(shares, opinion.votes)
+        return decision("", reason="no_evidence" if opinion.rewards else "no_answer")
+    best = likeliest(shares, votes)
     if shares[best] < keep_above:
-        return Decision("", shares[best], reason="unsure")
+        return decision("", shares[best], reason="unsure")
     label = best if choice == "best" else drawn(shares, luck)
-    return Decision(label, shares[best], opinion.traces.get(label, ""))
+    return decision(label, shares[best], opinion.traces.get(label, ""))
 
 
 def drawn(shares: Mapping[str, float], luck: float) -> str:
@@ -98,59 +100,50 @@ def luck(*parts: object) -> float:
     return request_seed(*parts) / 2**31
 
 
-class Selection:
-    """Which cells of each task are asked: those of least luck, so that more of them hold all that fewer did.
+def chosen(cells: Iterable[tuple[str, str]], *, weight: float, limit: int | None, seed: int) -> set[tuple[str, str]]:
+    """Return which of ``cells``, (task, cell id), are asked: those of least luck, so that more hold all that fewer did.
 
-    Of ``cells``, (task, cell id), each is in with probability ``weight``, in (0, 1], and ``limit`` of a task at most.
+    Each is in with probability ``weight``, in (0, 1], and ``limit`` of a task at most.
     """
-
-    def __init__(self, cells: Iterable[tuple[str, str]], *, weight: float, limit: int | None, seed: int) -> None:
-        self._seed, self._most, self.count, places = seed, dict[str, float](), 0, dict[str, list[float]]()
-        for task, cell in cells:
-            if (place := luck(seed, "chosen", cell)) < weight:
-                places.setdefault(task, []).append(place)
-        for task, own in places.items():
-            chosen = sorted(own)[:limit]
-            self._most[task], self.count = chosen[-1], self.count + len(chosen)
-
-    def __contains__(self, cell: tuple[str, str]) -> bool:
-        return luck(self._seed, "chosen", cell[1]) <= self._most.get(cell[0], -1.0)
+    places: dict[str, list[tuple[float, str]]] = {}
+    for task, cell in cells:
+        if (place := luck(seed, "chosen", cell)) < weight:
+            places.setdefault(task, []).append((place, cell))
+    return {(task, cell) for task, own in places.items() for _, cell in sorted(own)[:limit]}
 
 
 class Panel:
-    """A policy that answers several times and the reward that judges each different answer once.
+    """A policy that answers a pair several times, and the reward that judges each different answer once.
 
     Without ``votes`` nobody answers, and the judge is asked about every label of the set, as with ``every``. ``judge``
-    is :data:`CONFIGURED`, :data:`NOBODY`, or a reward as the configuration writes it, which must fit ``tasks``. Draws
+    is :data:`CONFIGURED`, :data:`NOBODY`, or a reward as the configuration writes it, which must fit ``task``. Draws
     depend on ``seed`` and the question alone.
     """
 
     def __init__(
         self,
         config: Config,
+        task: str,
         *,
         votes: int,
         judge: str | dict[str, float],
-        tasks: Iterable[str],
         every: bool = False,
         seed: int = 0,
     ) -> None:
-        self._every, self._seed = every or not votes, seed
-        self._tasks, self._vocabulary, self._votes = config.load_tasks(), config.load_vocabulary(), votes
-        self._scorers: dict[str, Scorer] = {}
-        self.needs_gold = False
-        for name in tasks if judge != NOBODY else ():
+        self._votes, self._every, self._seed = votes, every or not votes, seed
+        self._task, self._vocabulary = config.load_tasks()[task], config.load_vocabulary()
+        self._scorer, self.needs_gold = None, False
+        if judge != NOBODY:
             if self._every:
-                refuse_every(self._tasks[name], self._vocabulary)
-            own = config.tasks[name]
-            reward = own.reward if judge == CONFIGURED else judge
-            self.needs_gold |= get_reward(reward, config.folder).needs_gold
-            self._scorers[name] = scorer_of(config, name, Contender(reward, own.hidden, own.traces))
-        self.asks_policy = bool(votes) or any(scorer.asks_policy for scorer in self._scorers.values())
+                refuse_every(self._task, self._vocabulary)
+            reward = config.tasks[task].reward if judge == CONFIGURED else judge
+            self.needs_gold = get_reward(reward, config.folder).needs_gold
+            self._scorer = scorer_of(config, task, reward=reward)
+        self.asks_policy = bool(votes or (self._scorer and self._scorer.asks_policy))
 
     async def opinion(self, example: Example, players: Players | None) -> Opinion:
         """Return the opinion on one cell; no players will do unless ``asks_policy``."""
-        task, votes = self._tasks[example.task], Counter[str]()
+        task, votes = self._task, Counter[str]()
         found, traces = dict[str, str](), dict[str, str]()
         if self._votes:
             assert players is not None
@@ -166,7 +159,7 @@ class Panel:
             assert isinstance(task.answer, OneOf)
             found = {label: task.answer_response(label) for label in self._vocabulary.labels[task.answer.kind]} | found
         rewards = dict.fromkeys(sorted(found), 1.0)
-        if scorer := self._scorers.get(example.task):
+        if scorer := self._scorer:
             dual, group = players.dual if players else RecordedPolicy([]), scorer.group(example.to_label())
             group.answers += votes
             scores = await asyncio.gather(*(scorer.score(found[label], group, dual) for label in rewards))

@@ -7,9 +7,8 @@ import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from scipy import stats
@@ -17,76 +16,71 @@ from scipy import stats
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.compare import headline_of
 from cellduality_plugin.evaluation.report import read_metrics
-from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion
+from cellduality_plugin.evaluation.rounds.labelling import Decision
 
+Cell: TypeAlias = tuple[str, str]
+"""The task, and the id of a cell."""
 ENTROPY_SHARE = 0.5
 """Of the labelled set's entropy: pseudo-labels with less are an alarm."""
 UNLIKELY = 0.05
 """A label given to no cell is an alarm where that would happen by chance less often than this."""
 
 
-@dataclass
-class Tally:
-    """Counts of one task, cell by cell."""
+def summary(
+    decisions: Mapping[Cell, Decision],
+    labelled: Counter[str],
+    classes: int,
+    previous: Mapping[Cell, str],
+    truth: Mapping[Cell, str],
+) -> dict[str, Any]:
+    """Return what the ``decisions`` on the cells of a task look like as JSON holds it; None where nothing was counted.
 
-    labelled: Counter[str]  # the labels of labelled cells,
-    classes: int  # of so many to choose from
-    labels: Counter[str] = field(default_factory=Counter)
-    reasons: Counter[str] = field(default_factory=Counter)
-    counts: Counter[str] = field(default_factory=Counter)
-    share: float = 0.0
+    ``labelled`` are the labels of labelled cells, of ``classes`` to choose from. Labels are compared with those of an
+    earlier round, ``previous``, and with the ``truth`` where that may be counted.
+    """
+    given = {cell: decision for cell, decision in decisions.items() if decision.label}
+    labels = Counter(decision.label for decision in given.values())
+    reasons = Counter(decision.reason for decision in decisions.values() if not decision.label)
+    flips = [decision.label != previous[cell] for cell, decision in given.items() if cell in previous]
+    known = [(decision, truth[cell]) for cell, decision in given.items() if cell in truth]
+    right = {
+        "accuracy": [decision.label == true for decision, true in known],
+        "accuracy_of_votes": [decision.voted == true for decision, true in known],
+    }
+    return {
+        "cells": len(decisions),
+        "labelled_by_policy": len(given),
+        "reasons": dict(sorted(reasons.items())),
+        "answers": sum(decision.answers for decision in decisions.values()),
+        "labels": dict(sorted(labels.items())),
+        "entropy": entropy(labels, classes),
+        "entropy_of_labelled": entropy(labelled, classes),
+        "share_of_likeliest": _mean([decision.share for decision in given.values()]),
+        "overruled_votes": _mean([decision.voted not in ("", decision.label) for decision in given.values()]),
+        "compared": len(flips),
+        "flip_rate": _mean(flips),
+        **{name: _mean(hits) for name, hits in right.items() if hits},
+        "alarms": alarms(labels, labelled, classes) if decisions else [],
+    }
 
-    def add(self, opinion: Opinion, decision: Decision, previous: str | None = None, truth: str | None = None) -> None:
-        """Count one cell, with its label in an earlier round, and its true label where that may be counted."""
-        self.counts.update(cells=1, answers=sum(opinion.votes.values()))
-        if not decision.label:
-            self.reasons[decision.reason] += 1
-            return
-        self.labels[decision.label] += 1
-        self.share += decision.share
-        votes = max(opinion.votes, key=opinion.votes.__getitem__, default="")
-        self.counts.update(
-            overruled=votes not in ("", decision.label),
-            compared=previous is not None,
-            flips=previous not in (None, decision.label),
-            with_truth=truth is not None,
-            right=decision.label == truth,
-            right_by_votes=votes == truth,
-        )
 
-    def summary(self) -> dict[str, Any]:
-        """Return the counts and shares as JSON holds them; None where nothing was counted."""
-        counts, given = self.counts, self.labels.total()
-        right = {"accuracy": counts["right"], "accuracy_of_votes": counts["right_by_votes"]}
-        return {
-            "cells": counts["cells"],
-            "labelled_by_policy": given,
-            "reasons": dict(sorted(self.reasons.items())),
-            "answers": counts["answers"],
-            "labels": dict(sorted(self.labels.items())),
-            "entropy": entropy(self.labels, self.classes),
-            "entropy_of_labelled": entropy(self.labelled, self.classes),
-            "share_of_likeliest": self.share / given if given else None,
-            "overruled_votes": counts["overruled"] / given if given else None,
-            "compared": counts["compared"],
-            "flip_rate": counts["flips"] / counts["compared"] if counts["compared"] else None,
-            **{name: count / counts["with_truth"] for name, count in right.items() if counts["with_truth"]},
-            "alarms": self.alarms(),
-        }
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
 
-    def alarms(self) -> list[str]:
-        """Return what speaks for lock-in: labels that are too much alike, or given to no cell any more."""
-        given, labelled, found = self.labels.total(), self.labelled.total(), list[str]()
-        if not given or not labelled:
-            return [] if given or not self.counts["cells"] else ["no cell was given a label"]
-        now, before = entropy(self.labels, self.classes), entropy(self.labelled, self.classes)
-        if now < ENTROPY_SHARE * before:
-            found.append(f"labels have an entropy of {now:.2f}, those of labelled cells {before:.2f}")
-        missed = {label: (1 - count / labelled) ** given for label, count in self.labelled.items()}
-        gone = sorted(label for label, chance in missed.items() if not self.labels[label] and chance < UNLIKELY)
-        if gone:
-            found.append(f"no cell is called {', '.join(gone)}")
-        return found
+
+def alarms(labels: Counter[str], labelled: Counter[str], classes: int) -> list[str]:
+    """Return what speaks for lock-in: labels that are too much alike, or given to no cell any more."""
+    given, found = labels.total(), list[str]()
+    if not given:
+        return ["no cell was given a label"]
+    now, before = entropy(labels, classes), entropy(labelled, classes)
+    if now < ENTROPY_SHARE * before:
+        found.append(f"labels have an entropy of {now:.2f}, those of labelled cells {before:.2f}")
+    missed = {label: (1 - count / labelled.total()) ** given for label, count in labelled.items()}
+    gone = sorted(label for label, chance in missed.items() if not labels[label] and chance < UNLIKELY)
+    if gone:
+        found.append(f"no cell is called {', '.join(gone)}")
+    return found
 
 
 def entropy(counts: Mapping[str, int], classes: int) -> float:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.parsing import join_response, split_response
+from cellduality_plugin.policies.base import Question, QuestionPolicy
 from cellduality_plugin.profiles import Profile, Profiles
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.tasks import TASKS
@@ -25,7 +26,7 @@ from data_prep.rows import audit_rows
 
 TYPES = ("B", "NK", "T")
 GENES = tuple(f"G{number}" for number in range(36))
-ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
+NAMES = ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
 REWARDS = """
 from cellduality_plugin.rewards import Reward, Verdict
 
@@ -47,38 +48,42 @@ def own(kind: str) -> tuple[str, ...]:
     return GENES[place : place + 12]
 
 
-class PlantedPolicy:
+class Words:
+    """A tokenizer whose tokens are words."""
+
+    def apply_chat_template(self, chat: list[dict[str, str]], **how: object) -> str:
+        return chat[0]["content"]
+
+    def __call__(self, text: str, **how: object) -> dict[str, list[str]]:
+        return {"input_ids": text.split()}
+
+
+class PlantedPolicy(QuestionPolicy):
     """A policy with planted probabilities: it names a type, and writes a gene of its type, with probability ``skill``.
 
-    One third knows nothing. Without a seed it gives the likeliest answer.
+    One third knows nothing. Without a seed it gives the likeliest answer. ``asked`` keeps (prompt, what was scored).
     """
 
     def __init__(self, skill: float, seed: int | None = None) -> None:
+        super().__init__()
         self.skill, self.seed = skill, seed
         self.asked: list[tuple[str, str | tuple[str, ...]]] = []
-        self._draws: Counter[str] = Counter()
 
-    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
-        self.asked.append((prompt, ""))
+    async def answer(self, question: Question) -> Any:
+        prompt, response = question.prompt, question.response
+        self.asked.append((prompt, question.choices or response or ""))
         await asyncio.sleep(0)
-        rng = np.random.default_rng(request_seed(self.seed or 0, prompt, self._draws[prompt]))
-        self._draws[prompt] += 1
+        if question.choices:
+            return [math.fsum(self._said(prompt, choice)) for choice in question.choices]
+        if response is not None:
+            return self._said(prompt, response)
+        rng = np.random.default_rng(request_seed(self.seed or 0, prompt, question.draw, question.seed))
         shown = prompt.rsplit(": ", 1)[1].split()
         if prompt.startswith("Name the type"):
             return join_response(self._draw(TYPES[int(shown[0][1:]) // 12], rng), "seen")
         kind = shown[-1] if prompt.startswith("Write a cell") else prompt.split("Type: ")[1].split("\n")[0]
         genes = [gene for gene in own(self._draw(kind, rng)) if gene not in shown]
         return join_response(" ".join(rng.permutation(genes)[:8] if self.seed is not None else genes[:8]))
-
-    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
-        self.asked.append((prompt, response))
-        await asyncio.sleep(0)
-        return self._said(prompt, response)
-
-    async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
-        self.asked.append((prompt, tuple(responses)))
-        await asyncio.sleep(0)
-        return [math.fsum(self._said(prompt, response)) for response in responses]
 
     def _said(self, prompt: str, response: str) -> list[float]:
         answer = split_response(response).answer
@@ -94,6 +99,14 @@ class PlantedPolicy:
         return str(rng.choice([other for other in TYPES if other != kind]))
 
 
+def cells_of_types(times: int, rng: np.random.Generator) -> list[Cell]:
+    """So many cells of each type, one after the other, that hold eight of that type's genes in random order."""
+    return [
+        Cell(f"made/{number}", tuple(rng.permutation(own(kind))[:8].tolist()), {"cell_type": kind})
+        for number, kind in enumerate(TYPES * times)
+    ]
+
+
 @pytest.fixture(scope="session")
 def vocabulary() -> Vocabulary:
     return Vocabulary(GENES, {"cell_type": TYPES})
@@ -106,20 +119,15 @@ def data(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Pa
     Not to be changed.
     """
     rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("audited") / "data"
-    cells = [
-        Cell(f"made/{number}", tuple(rng.permutation(own(kind))[:8].tolist()), {"cell_type": kind})
-        for number, kind in enumerate(TYPES * 8)
-    ]
     vocabulary.save(folder / "vocabulary.json")
-    tasks = [TASKS[name] for name in (ANNOTATION, GENERATION)]
-    rows = audit_rows(cells, tasks, vocabulary, count=24, hidden=0.25, masks=4, rng=rng)
+    how = {"count": 24, "hidden": 0.25, "masks": 4, "rng": rng}
+    rows = audit_rows(cells_of_types(8, rng), [TASKS[name] for name in NAMES], vocabulary, **how)
     write_jsonl(folder / "audit.jsonl", rows)
     weights = np.array([[gene in own(kind) for gene in GENES] for kind in TYPES], dtype=np.float32)
-    Profiles(GENES, {"cell_type": Profile(TYPES, weights, np.zeros(len(TYPES), np.float32))}).save(
-        folder / "profiles.npz"
-    )
-    tasks_of_run = {name: {"pair": name} for name in (ANNOTATION, GENERATION)}
-    Config.read({"tasks": tasks_of_run, "profiles": "profiles.npz"}).save(folder / "cellduality.json")
+    profiles = Profiles(GENES, {"cell_type": Profile(TYPES, weights, np.zeros(len(TYPES), np.float32))})
+    profiles.save(folder / "profiles.npz")
+    config = {"tasks": {name: {"pair": name} for name in NAMES}, "profiles": "profiles.npz"}
+    Config.read(config).save(folder / "cellduality.json")
     (folder / "mine.py").write_text(REWARDS)
     return folder
 
@@ -129,15 +137,7 @@ def config(data: Path) -> Config:
     return Config.load(data / "cellduality.json")
 
 
-@pytest.fixture(scope="session")
-def players() -> Callable[..., Callable[[], nullcontext[Players]]]:
-    """Return a function that gives what opens players of a skill; words are their tokens."""
-
-    def words(text: str) -> int:
-        return len(text.split())
-
-    def make(skill: float = 0.8) -> Callable[[], nullcontext[Players]]:
-        found = Players(PlantedPolicy(skill), PlantedPolicy(skill), PlantedPolicy(skill, 7), words, words)
-        return lambda: nullcontext(found)
-
-    return make
+def players(skill: float = 0.8) -> Callable[[], nullcontext[Players]]:
+    """Return what opens players of a skill."""
+    policies = PlantedPolicy(skill), PlantedPolicy(skill), PlantedPolicy(skill, 7)
+    return lambda: nullcontext(Players(Words(), *policies))

@@ -5,87 +5,62 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
-from hypothesis import strategies as st
 
 from cellduality_plugin.config import Config
-from cellduality_plugin.evaluation.audit.answers import (
-    NEIGHBOURS,
-    AuditSettings,
-    Contender,
-    NearestCells,
-    make_cases,
-    read_audit_rows,
-    truths,
-)
+from cellduality_plugin.evaluation.audit import answers
+from cellduality_plugin.evaluation.audit.answers import AuditSettings, Contender
 from cellduality_plugin.evaluation.audit.run import audit, contenders_for, masks_in_training
 from cellduality_plugin.examples import Example, Mask
 from cellduality_plugin.files import write_jsonl
-from cellduality_plugin.similarity import rank_weighted_jaccard
 from cellduality_plugin.tasks import TASKS
-from tests.evaluation.audit.conftest import ANNOTATION, GENERATION
+from tests.evaluation.audit.conftest import ANNOTATION, GENERATION, NAMES, players
 from tests.refused import refused
 
 
 @pytest.fixture
 def rows(data):
-    return read_audit_rows(data, {name: TASKS[name] for name in (ANNOTATION, GENERATION)})
+    return answers.read_audit_rows(data, {name: TASKS[name] for name in NAMES})
 
 
-@pytest.fixture
-def cases(rows, vocabulary):
-    """Return a function that makes the cases of a task."""
-
-    def make(task, **settings):
-        how = AuditSettings(cells=6, others=3, **settings)
-        return make_cases(TASKS[task], rows[task], vocabulary, how, np.random.default_rng(0)), rows[task]
-
-    return make
+def cases_of(task, rows, vocabulary, **settings):
+    how = AuditSettings(cells=6, others=3, **settings)
+    return answers.make_cases(TASKS[task], rows, vocabulary, how, np.random.default_rng(0))
 
 
-def test_every_label_is_an_answer_once_the_true_one_first(cases, vocabulary):
-    made, rows = cases(ANNOTATION, masks=2)
+def test_every_label_is_an_answer_once_the_true_one_first(rows, vocabulary):
+    rows = rows[ANNOTATION]
+    made = cases_of(ANNOTATION, rows, vocabulary, masks=2)
     for case in made:
         kinds, (*labels, _) = zip(*case.candidates, strict=True)
         assert kinds == ("true", "wrong", "wrong", "another's")
         assert labels[0] == case.gold == case.example.gold
         assert set(labels) == set(vocabulary.labels["cell_type"])
-        assert truths(case, [*labels, None]) == {"correct": [1.0, 0.0, 0.0, 0.0]}
+        assert answers.truths(case, [*labels, None], rows) == {"correct": [1.0, 0.0, 0.0, 0.0]}
     assert [len(case.splits) for case in made] == [2] * 6
     with refused("missing-gold"):
-        make_cases(TASKS[ANNOTATION], [replace(rows[0], gold=None)], vocabulary, AuditSettings(), None)
+        cases_of(ANNOTATION, [replace(rows[0], gold=None)], vocabulary)
 
 
-def test_a_cell_is_compared_with_cells_of_other_types_and_its_own_genes_in_another_order(cases):
-    made, rows = cases(GENERATION)
+def test_a_cell_is_compared_with_cells_of_other_types_and_its_own_genes_in_another_order(rows, vocabulary):
+    rows = rows[GENERATION]
     types = {row.gold: row.unknown for row in rows}
-    for case in made:
+    for case in cases_of(GENERATION, rows, vocabulary):
         kinds, (true, *wrong, reordered, another) = zip(*case.candidates, strict=True)
         assert kinds == ("true", *["wrong"] * 3, "reordered", "another's")
         assert all(types[cell] != case.example.unknown for cell in wrong)
         assert sorted(reordered) == sorted(true)
         assert another in types.keys() - {true}
-    found = truths(case, [true, wrong[0], None], NearestCells(rows))
+    found = answers.truths(case, [true, wrong[0], None], rows)
     assert list(found) == ["knn", "rwjs"]  # the first is the headline
     assert found["rwjs"][:2] == found["knn"][:2] == [1.0, 0.0]
     assert np.isnan([found["rwjs"][2], found["knn"][2]]).all()
-
-
-genes = st.lists(st.sampled_from([f"G{number}" for number in range(12)]), max_size=8).map(tuple)
-
-
-@given(st.lists(st.tuples(genes.filter(bool), st.sampled_from("BT")), max_size=12), genes, genes)
-def test_the_nearest_real_cells_are_those_by_rwjs_one_by_one(cells, answer, without):
-    rows = [Example("t", str(number), {}, {}, kind, cell) for number, (cell, kind) in enumerate(cells)]
-    others = [(round(rank_weighted_jaccard(cell, answer), 12), kind) for cell, kind in cells if cell != without]
-    others.sort(key=lambda cell: -cell[0])
-    assume(len({near for near, _ in others}) == len(others))  # equally near ones have no order
-    near = [kind for _, kind in others[:NEIGHBOURS]]
-    expected = near.count("B") / len(near) if near else 0.0
-    assert NearestCells(rows).share_near(answer, "B", without) == pytest.approx(expected)
+    nearest = sorted(rows, key=lambda row: row.gold != true)[: answers.NEIGHBOURS - 2]  # itself among two others
+    assert answers.share_near(true, types[true], nearest) == np.mean([row.unknown == types[true] for row in nearest])
+    assert answers.share_near(true, types[true], []) == 0
 
 
 @pytest.fixture
@@ -93,17 +68,15 @@ def swept(rows, config):
     """Return a function that lists the contenders for a task."""
 
     def sweep(task, *rewards, config=config, **settings):
-        return contenders_for(TASKS[task], rows[task][0], config, rewards, **settings)
+        return contenders_for(TASKS[task], rows[task][0], config, AuditSettings(rewards, **settings))
 
     return sweep
 
 
 def test_by_default_the_configured_reward_and_the_built_in_ones_that_can_judge_as_configured(swept):
-    assert [each.reward for each in swept(ANNOTATION)] == [
-        "duality", "duality-ruzicka", "duality-rbo", "likelihood", "posterior", "profile", "oracle",
-    ]  # fmt: skip
-    assert [each.reward for each in swept(GENERATION)] == ["duality", "likelihood", "posterior", "profile", "oracle"]
-    assert {(each.hidden, each.traces) for each in swept(ANNOTATION)} == {(None, 0)}
+    labels = ["duality", "duality-ruzicka", "duality-rbo", "likelihood", "posterior", "profile", "oracle"]
+    assert swept(ANNOTATION) == [*map(Contender, labels)]
+    assert [each.reward for each in swept(GENERATION)] == ["duality", *labels[3:]]
     assert swept(GENERATION, "oracle", "configured", "duality") == [Contender("oracle"), Contender("duality")]
     task = {"pair": ANNOTATION, "reward": {"posterior": 1, "oracle": 1}, "hidden": 0.5, "traces": 2}
     configured = Config.read({"tasks": {ANNOTATION: task}})
@@ -129,7 +102,7 @@ CONSTANT, CONTRARY, DUALS = "mine.py:Constant", "mine.py:Contrary", ("likelihood
 
 
 @pytest.fixture(scope="module")
-def found(data, players):
+def found(data):
     """Return a function that audits and gives {(task, reward): finding}, and what the dual was asked."""
 
     def run(*rewards, skill=0.8, **settings):
@@ -179,8 +152,7 @@ def test_an_ignorant_policy_s_dual_is_no_signal_and_written_cells_are_compared_w
     assert (ignorant["auc"]["value"], ignorant["verdict"]["grade"]) == (0.5, "no signal")
     oracle, made = skilled[0][ANNOTATION, "oracle"], skilled[0][GENERATION, "duality"]
     best, mean, gain = values(oracle, "best_of_group", "mean_of_group", "group_gain")
-    assert best > mean > 0.5
-    assert gain == pytest.approx(best - mean)
+    assert (best > mean > 0.5, gain) == (True, pytest.approx(best - mean))
     # The type of a cell does not depend on the order of its genes.
     assert values(made["auc_against"], "reordered", "copied") == [0.5, None]
     assert min(values(made, "group_agreement", "group_agreement_rwjs")) > 0.5
@@ -236,7 +208,7 @@ def test_votes_times_reward_are_better_than_votes_where_the_reward_knows(found):
         assert profile["verdict"]["grade"] == "agrees"
 
 
-def test_the_labels_that_were_read_are_counted_and_what_cannot_be_audited_is_refused(data, config, players, tmp_path):
+def test_the_labels_that_were_read_are_counted_and_what_cannot_be_audited_is_refused(data, config, tmp_path):
     folder, settings = shutil.copytree(data, tmp_path / "data"), AuditSettings(("oracle",), cells=5, resamples=20)
     # A written cell is compared with all cells there are.
     assert audit(folder, config, players(), settings)["labels_used"] == {"made": 24}
@@ -245,12 +217,13 @@ def test_the_labels_that_were_read_are_counted_and_what_cannot_be_audited_is_ref
     assert audit(folder, config, players(), settings)["labels_used"] == {"made": 5}
     with refused("unfit-reward"):
         audit(folder, written, players(), AuditSettings(rewards=("duality-rbo",)))
-    (folder / "audit.jsonl").write_text("")
-    with refused("empty-audit-rows"):
-        audit(folder, config, players(), settings)
-    (folder / "audit.jsonl").unlink()
-    with refused("missing-audit-rows"):
-        audit(folder, config, players(), settings)
+    for code, change in {
+        "empty-audit-rows": lambda path: path.write_text(""),
+        "missing-audit-rows": Path.unlink,
+    }.items():
+        change(folder / "audit.jsonl")
+        with refused(code):
+            audit(folder, config, players(), settings)
 
 
 def test_the_masks_of_training_are_read_from_its_rows(tmp_path):

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellduality_plugin.evaluation.report import FORMAT, VERSION
-from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion, Selection, decide, drawn, luck
-from cellduality_plugin.evaluation.rounds.summary import Tally, entropy, read_round, rounds_json, sentence
+from cellduality_plugin.evaluation.rounds.labelling import Decision, Opinion, chosen, decide, drawn, luck
+from cellduality_plugin.evaluation.rounds.summary import entropy, read_round, sentence, summary
 from cellduality_plugin.parsing import Answer
 from cellduality_plugin.scoring import Score, votes_for
 from tests.refused import refused
@@ -43,37 +43,42 @@ def test_the_shares_are_those_of_a_group_that_shares_its_evidence_by_votes(count
     assert shares[drawn(shares, number)] > 0
 
 
-def test_the_reward_may_overrule_the_votes_and_draws_come_as_often_as_they_are_likely():
-    said = opinion(T=(6, 0.1), B=(2, 0.9))
-    decision = decide(said, "best", 0.0, 0.5)
-    assert (decision.label, decision.trace, decision.share) == ("B", "seen as B", pytest.approx(0.75))
-    assert decide(opinion(T=(6, 1.0), B=(2, 1.0)), "best", 0.0, 0.5).label == "T"
-    assert decide(said, "drawn", 0.0, 0.8).label == "T"
-    # Of equally likely labels the one with more votes, and then the first.
-    assert decide(opinion(B=(1, 0.8), T=(2, 0.4)), "best", 0.0, 0.0).label == "T"
-    assert decide(opinion(T=(2, 0.4), B=(2, 0.4)), "best", 0.0, 0.0).label == "B"
+DECISIONS = {
+    "the reward overrules the votes": (opinion(T=(6, 0.1), B=(2, 0.9)), "best", 0.0, "B"),
+    "without a judge they count alone": (opinion(T=(6, 1.0), B=(2, 1.0)), "best", 0.0, "T"),
+    "drawn": (opinion(T=(6, 0.1), B=(2, 0.9)), "drawn", 0.0, "T"),
+    "of equals the one with more votes": (opinion(B=(1, 0.8), T=(2, 0.4)), "best", 0.0, "T"),
+    "then the first": (opinion(T=(2, 0.4), B=(2, 0.4)), "best", 0.0, "B"),
+    "no_answer": (Opinion({}, {}, {}), "best", 0.0, ""),
+    "no_evidence": (opinion(B=(3, 0.0)), "best", 0.0, ""),
+    "unsure": (opinion(B=(1, 1), T=(1, 1)), "best", 0.6, ""),
+}
+
+
+@pytest.mark.parametrize("name", DECISIONS)
+def test_a_cell_has_a_label_with_its_reasoning_or_a_reason_why_not(name):
+    said, choice, keep_above, label = DECISIONS[name]
+    decision = decide(said, choice, keep_above, 0.8)
+    trace, reason = (f"seen as {label}", "") if label else ("", name)
+    assert (decision.label, decision.trace, decision.reason) == (label, trace, reason)
+    assert decision.share == pytest.approx(max(said.shares().values(), default=0.0))
+    assert (decision.answers, decision.voted) == (
+        sum(said.votes.values()),
+        max(said.votes, key=said.votes.get, default=""),
+    )
+
+
+def test_draws_come_as_often_as_they_are_likely():
     found = Counter(drawn({"B": 0.2, "T": 0.8}, luck(0, "cell", cell)) for cell in range(4000))
     assert found["B"] / 4000 == pytest.approx(0.2, abs=0.02)
-
-
-@pytest.mark.parametrize(
-    ("said", "reason"),
-    [(Opinion({}, {}, {}), "no_answer"), (opinion(B=(3, 0.0)), "no_evidence"), (opinion(B=(1, 1), T=(1, 1)), "unsure")],
-)
-def test_a_cell_without_a_label_has_a_reason(said, reason):
-    decision = decide(said, "best", 0.6, 0.0)
-    assert (decision.label, decision.reason) == ("", reason)
 
 
 @given(st.floats(0.05, 1.0), st.integers(1, 60))
 def test_more_cells_hold_all_that_fewer_did(weight, limit):
     cells = [(task, f"set/{number}") for number in range(50) for task in ("a", "b")]
-    few = Selection(cells, weight=weight, limit=limit, seed=3)
-    chosen = [cell for cell in cells if cell in few]
-    assert len(chosen) == few.count
-    assert max(Counter(task for task, _ in chosen).values(), default=0) <= limit
-    more = Selection(cells, weight=min(1.0, weight * 2), limit=limit * 2, seed=3)
-    assert all(cell in more for cell in chosen)
+    few = chosen(cells, weight=weight, limit=limit, seed=3)
+    assert max(Counter(task for task, _ in few).values(), default=0) <= limit
+    assert few <= chosen(cells, weight=min(1.0, weight * 2), limit=limit * 2, seed=3) <= {*cells}
 
 
 LABELLING = "cell_type_annotation"
@@ -81,27 +86,17 @@ KEY = f"{LABELLING}/accuracy"
 EVEN, RARE = Counter({"B": 20, "NK": 20, "T": 20}), Counter({"B": 30, "NK": 30, "T": 1})
 
 
-def tally(labels: dict[str, int], labelled: Counter[str] = EVEN) -> Tally:
-    found = Tally(labelled, 3)
-    for label, count in labels.items():
-        for _ in range(count):
-            decision = Decision(label, 1.0) if label else Decision("", reason="no_answer")
-            found.add(Opinion({label: 8}, {label: 1.0}, {}), decision)
-    return found
-
-
 def test_what_changed_is_counted_among_cells_that_had_a_label():
-    found, said = Tally(EVEN, 3), Opinion({"B": 5, "T": 2}, {"B": 0.1, "T": 0.9}, {})
-    for previous in ("T", "B", None):
-        found.add(said, Decision("T", 0.78), previous, "T")
-    found.add(Opinion({}, {}, {}), Decision("", reason="no_answer"), "B", "T")
-    summary = found.summary()
-    assert (summary["compared"], summary["flip_rate"], summary["reasons"]) == (2, 0.5, {"no_answer": 1})
-    assert (summary["cells"], summary["labelled_by_policy"], summary["answers"]) == (4, 3, 21)
-    assert (summary["accuracy"], summary["accuracy_of_votes"], summary["overruled_votes"]) == (1.0, 0.0, 1.0)
-    assert summary["share_of_likeliest"] == pytest.approx(0.78)
-    assert "3 of 4 cells (1 no_answer), entropy 0.00 (labelled cells 1.00), 50 %" in sentence("a_task", summary)
-    assert tally({"B": 3}).summary().keys() == summary.keys() - {"accuracy", "accuracy_of_votes"}
+    given = Decision("T", 0.78, answers=7, voted="B")
+    decisions = {("t", cell): given for cell in "abc"} | {("t", "d"): Decision("", reason="no_answer")}
+    previous, truth = {("t", "a"): "T", ("t", "b"): "B", ("t", "d"): "B"}, dict.fromkeys(decisions, "T")
+    found = summary(decisions, EVEN, 3, previous, truth)
+    assert (found["compared"], found["flip_rate"], found["reasons"]) == (2, 0.5, {"no_answer": 1})
+    assert (found["cells"], found["labelled_by_policy"], found["answers"]) == (4, 3, 21)
+    assert (found["accuracy"], found["accuracy_of_votes"], found["overruled_votes"]) == (1.0, 0.0, 1.0)
+    assert found["share_of_likeliest"] == pytest.approx(0.78)
+    assert "3 of 4 cells (1 no_answer), entropy 0.00 (labelled cells 1.00), 50 %" in sentence("a_task", found)
+    assert summary(decisions, EVEN, 3, {}, {}).keys() == found.keys() - {"accuracy", "accuracy_of_votes"}
 
 
 @pytest.mark.parametrize(
@@ -112,23 +107,14 @@ def test_what_changed_is_counted_among_cells_that_had_a_label():
         ({"B": 30, "NK": 30}, EVEN, ["no cell is called T"]),
         ({"B": 30, "NK": 30}, RARE, []),
         ({"": 1}, EVEN, ["no cell was given a label"]),
+        ({}, EVEN, []),
     ],
 )
 def test_labels_that_are_too_much_alike_or_gone_are_an_alarm(labels, labelled, alarms):
-    assert tally(labels, labelled).alarms() == alarms
+    decisions = {("t", str(place)): Decision(label) for place, label in enumerate(Counter(labels).elements())}
+    assert summary(decisions, labelled, 3, {}, {})["alarms"] == alarms
     assert entropy({"B": 1, "T": 1}, 4) == pytest.approx(0.5), "a share of the most there could be"
     assert entropy({"B": 7, "T": 0}, 2) == entropy({}, 2) == entropy({"B": 7}, 1) == 0.0
-
-
-def test_the_best_is_kept_and_rounds_end_when_they_no_longer_help():
-    for scores, patience, kept, goes_on in [
-        ((0.5, 0.6), 1, 2, True),
-        ((0.5, 0.6, 0.6), 1, 2, False),  # equal is no help
-        ((0.5, 0.4, 0.6), 2, 3, True),
-        ((0.5, 0.4, 0.3), 2, 1, False),
-    ]:
-        content = rounds_json([{"round": n, "score": score} for n, score in enumerate(scores, start=1)], patience)
-        assert (content["kept"], content["goes_on"]) == (kept, goes_on), scores
 
 
 def write_round(folder: Path, values: dict[str, float], split: str = "validation", columns: int = 1) -> Path:
@@ -150,8 +136,7 @@ def test_headlines_of_cells_like_those_that_train_are_what_counts(tmp_path: Path
     (folder / "pseudo.json").write_text(json.dumps({"tasks": {LABELLING: summary}}))
     labels = {"flip_rate": {LABELLING: 0.25}, "entropy": {LABELLING: 0.9}, "alarms": {LABELLING: []}}
     assert read_round(folder) == {"round": 2, "score": pytest.approx(0.7), "metrics": values, **labels}
-    first = read_round(write_round(tmp_path / "1", {KEY: 0.5}))
-    assert (first["entropy"], rounds_json([first, read_round(folder)], 1)["kept"]) == ({}, 2)
+    assert read_round(write_round(tmp_path / "1", {KEY: 0.5}))["entropy"] == {}
 
 
 @pytest.mark.parametrize(
