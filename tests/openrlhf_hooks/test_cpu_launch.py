@@ -9,16 +9,16 @@ import pytest
 import torch
 
 from cellduality_plugin.openrlhf_hooks.cpu import launch
+from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT, read_flags
 from tests.openrlhf_hooks.conftest import SITE, run_python
 from tests.refused import refused
 
-RL = ("python", "-m", "openrlhf.cli.train_ppo_ray")
 ASK = launch.gpu_is_there
 CRITIC = (
     "--critic.model_name_or_path c --critic.num_gpus_per_node 1 --reward.model_name_or_path r "
     "--reward.num_gpus_per_node 1 --algo.advantage.estimator gae"
 )
-ON_CPU = ["--ds.attn_implementation", "sdpa", "--vllm.sync_backend", "gloo", "--vllm.enforce_eager"]
+SDPA, ENGINE = "--ds.attn_implementation sdpa", "--vllm.sync_backend gloo --vllm.enforce_eager"
 
 
 def test_every_process_is_patched_once_the_sitecustomize_that_is_hidden_has_run_and_imports_nothing_for_it(tmp_path):
@@ -42,15 +42,14 @@ def test_every_process_is_patched_once_the_sitecustomize_that_is_hidden_has_run_
     [
         ("flags\t\t: fpu avx2 avx512_bf16 fma\n", "bfloat16"),
         ("Features\t: fp asimd bf16\n", "bfloat16"),
-        ("flags\t\t: fpu avx avx2 fma\n", "float32"),
-        ("model name\t: bf16\n", "float32"),
-        ("", "float32"),
+        ("flags\t\t: fpu avx avx2 fma\nmodel name\t: bf16\n", "float32"),
+        (None, "float32"),
     ],
 )
 def test_bfloat16_only_where_the_processor_has_instructions_for_it(tmp_path, cpuinfo, dtype):
-    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    if cpuinfo is not None:
+        (tmp_path / "cpuinfo").write_text(cpuinfo)
     assert launch.fast_dtype(tmp_path / "cpuinfo") == dtype
-    assert launch.fast_dtype(tmp_path / "none") == "float32"
 
 
 @pytest.fixture
@@ -71,90 +70,82 @@ def launched(monkeypatch, tmp_path):
     return run
 
 
-class TestLauncher:
-    def test_defaults_yield_to_the_user_and_twice_is_once(self):
-        made = launch.cpu_environment({"OMP_NUM_THREADS": "7", "PYTHONPATH": "/a", "PATH": "/bin"})
-        assert (made["OMP_NUM_THREADS"], made["DS_ACCELERATOR"]) == ("7", "cpu")
-        assert made["PYTHONPATH"].split(os.pathsep)[:2] == [str(SITE), "/a"]
-        assert launch.cpu_environment(made)["PYTHONPATH"] == made["PYTHONPATH"]
-
-    @pytest.mark.parametrize(
-        ("version", "there", "switch"), [("2.13.0", True, None), ("2.13.0", False, "cpu"), ("2.13.0+cpu", True, "cpu")]
-    )
-    def test_only_without_a_gpu_the_command_gets_the_switch(self, version, there, switch, launched, monkeypatch):
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
-        monkeypatch.setattr(launch, "version", lambda name: version)
-        monkeypatch.setattr(launch, "gpu_is_there", ASK)
-        monkeypatch.delenv("CELLDUALITY_DEVICE", raising=False)
-        assert launched("python").get("CELLDUALITY_DEVICE") == switch
-
-    @pytest.mark.parametrize(("command", "kept"), [("ray", False), ("python", True)])
-    def test_a_ray_node_has_slots_where_gpus_are_hidden(self, command, kept, launched, monkeypatch):
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-        assert ("CUDA_VISIBLE_DEVICES" in launched(command, "start")) == kept
-
-    def test_an_unknown_command_is_127(self, launched):
-        assert launch.main(["no-such-command-anywhere"]) == 127
-
-    @pytest.mark.parametrize(
-        ("flags", "named"),
-        [
-            ([], "--vllm.sync_backend nccl"),
-            (ON_CPU[2:], "--ds.attn_implementation flash_attention_2"),
-            ([*ON_CPU, "--train.dynamic_batch_enable"], "--train.dynamic_batch_enable"),
-            (ON_CPU[:-1], "--vllm.enforce_eager False"),
-        ],
-    )
-    def test_refuses_what_needs_a_gpu(self, flags, named):
-        with refused("needs-gpu") as error:
-            launch.refuse_gpu_only([*RL, *flags])
-        assert error.value.what.startswith(named)
-
-    def test_takes_packed_rows_with_the_attention_of_openrlhf_and_sft_without_flags_of_an_engine(self):
-        launch.refuse_gpu_only([*RL, *ON_CPU[2:], "--ds.packing_samples"])
-        launch.refuse_gpu_only(["torchrun", "-m", "openrlhf.cli.train_sft", *ON_CPU[:2]])
+def test_defaults_yield_to_the_user_and_twice_is_once():
+    made = launch.cpu_environment({"OMP_NUM_THREADS": "7", "PYTHONPATH": "/a", "PATH": "/bin"})
+    assert (made["OMP_NUM_THREADS"], made["DS_ACCELERATOR"]) == ("7", "cpu")
+    assert made["PYTHONPATH"].split(os.pathsep)[:2] == [str(SITE), "/a"]
+    assert launch.cpu_environment(made)["PYTHONPATH"] == made["PYTHONPATH"]
 
 
-class TestSlots:
-    """Of the cluster that the launcher makes, for what the flags of the trainer ask."""
+@pytest.mark.parametrize(
+    ("version", "there", "switch"), [("2.13.0", True, None), ("2.13.0", False, "cpu"), ("2.13.0+cpu", True, "cpu")]
+)
+def test_only_without_a_gpu_the_command_gets_the_switch(version, there, switch, launched, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setattr(launch, "version", lambda name: version)
+    monkeypatch.setattr(launch, "gpu_is_there", ASK)
+    monkeypatch.delenv("CELLDUALITY_DEVICE", raising=False)
+    assert launched("python").get("CELLDUALITY_DEVICE") == switch
 
-    def command(self, ranks: int, engines: int, more: str = "") -> list[str]:
-        least = "--actor.model_name_or_path m --algo.advantage.estimator group_norm --rollout.n_samples_per_prompt 2"
-        sizes = f"--actor.num_gpus_per_node {ranks} --ref.num_gpus_per_node {ranks} --vllm.num_engines {engines}"
-        reward = "" if CRITIC in more else "--train.agent_func_path=a.py"
-        return [*RL, *f"{least} {sizes} {reward} {more}".split()]
 
-    @pytest.mark.parametrize(
-        ("ranks", "engines", "more", "wanted"),
-        [
-            (2, 1, "--train.colocate_all --vllm.tensor_parallel_size 2", 2),
-            (2, 2, "--train.colocate_all --actor.num_nodes 3 --ref.num_nodes 3", 6),
-            (1, 1, "", 3),
-            (1, 1, "--algo.kl.init_coef 0", 2),
-            (2, 2, "--train.colocate_actor_ref", 4),
-            (2, 2, "--train.colocate_all --train.async_enable", 4),
-            (1, 1, CRITIC, 5),
-            (1, 1, f"{CRITIC} --train.colocate_actor_ref --train.colocate_critic_reward", 3),
-            (1, 1, f"{CRITIC} --train.colocate_all", 1),
-        ],
-    )
-    def test_as_many_as_the_flags_ask_for(self, ranks, engines, more, wanted):
-        assert launch.slots(self.command(ranks, engines, more), {}) == {"CELLDUALITY_CPU_SLOTS": str(wanted)}
+def test_a_ray_node_has_slots_where_gpus_are_hidden_and_an_unknown_command_is_127(launched, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert ["CUDA_VISIBLE_DEVICES" in launched(name, "start") for name in ("ray", "python")] == [False, True]
+    assert launch.main(["no-such-command-anywhere"]) == 127
 
-    @pytest.mark.parametrize("given", ["1", "two"])
-    def test_what_is_set_stays_unless_the_run_would_wait_for_ever(self, given):
-        command = self.command(2, 2, "--train.colocate_all")
-        for enough in ("2", "7"):
-            assert launch.slots(command, {"CELLDUALITY_CPU_SLOTS": enough}) == {}
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ("", "vllm.sync_backend nccl"),
+        (ENGINE, "ds.attn_implementation flash_attention_2"),
+        (f"{SDPA} {ENGINE} --train.dynamic_batch_enable", "train.dynamic_batch_enable"),
+        (f"{SDPA} --vllm.sync_backend gloo", "vllm.enforce_eager False"),
+    ],
+)
+def test_what_needs_a_gpu_is_refused(flags, named):
+    with refused("needs-gpu") as error:
+        launch.refuse_gpu_only(RL, read_flags(RL, flags.split()))
+    assert error.value.what.startswith(f"--{named}")
+
+
+def test_packed_rows_pass_with_the_attention_of_openrlhf_and_sft_without_flags_of_an_engine():
+    launch.refuse_gpu_only(RL, read_flags(RL, f"{ENGINE} --ds.packing_samples".split()))
+    launch.refuse_gpu_only(SFT, read_flags(SFT, SDPA.split()))
+
+
+def flags_of(ranks: int, engines: int, more: str = "") -> list[str]:
+    least = "--actor.model_name_or_path m --algo.advantage.estimator group_norm --rollout.n_samples_per_prompt 2"
+    sizes = f"--actor.num_gpus_per_node {ranks} --ref.num_gpus_per_node {ranks} --vllm.num_engines {engines}"
+    return f"{least} {sizes} {'' if CRITIC in more else '--train.agent_func_path=a.py'} {more}".split()
+
+
+@pytest.mark.parametrize(
+    ("ranks", "engines", "more", "wanted"),
+    [
+        (2, 1, "--train.colocate_all --vllm.tensor_parallel_size 2", 2),
+        (2, 2, "--train.colocate_all --actor.num_nodes 3 --ref.num_nodes 3", 6),
+        (1, 1, "", 3),
+        (1, 1, "--algo.kl.init_coef 0", 2),
+        (2, 2, "--train.colocate_actor_ref", 4),
+        (2, 2, "--train.colocate_all --train.async_enable", 4),
+        (1, 1, CRITIC, 5),
+        (1, 1, f"{CRITIC} --train.colocate_actor_ref --train.colocate_critic_reward", 3),
+        (1, 1, f"{CRITIC} --train.colocate_all", 1),
+    ],
+)
+def test_the_cluster_has_as_many_slots_as_the_flags_ask_for(ranks, engines, more, wanted):
+    flags = read_flags(RL, flags_of(ranks, engines, more))
+    assert launch.slots(flags, {}) == {"CELLDUALITY_CPU_SLOTS": str(wanted)}
+    assert launch.slots(flags, {"CELLDUALITY_CPU_SLOTS": str(wanted)}) == {}, "what is set stays"
+    for given in (str(wanted - 1), "two"):  # the run would wait for ever
         with refused("too-few-slots"):
-            launch.slots(command, {"CELLDUALITY_CPU_SLOTS": given})
+            launch.slots(flags, {"CELLDUALITY_CPU_SLOTS": given})
 
-    def test_other_commands_a_cluster_that_is_joined_and_flags_that_are_refused_get_none(self):
-        assert launch.slots(["cellduality", "audit"], {}) == {}
-        assert launch.slots(self.command(2, 2), {"RAY_ADDRESS": "10.0.0.1:6379"}) == {}
-        assert launch.slots(self.command(2, 2, "--data.max_len long"), {}) == {}
 
-    def test_the_command_finds_them_in_its_environment(self, launched):
-        environment = launched("python", *self.command(2, 2, "--train.colocate_all " + " ".join(ON_CPU))[1:])
-        assert environment["CELLDUALITY_CPU_SLOTS"] == "2"
-        assert environment["OMP_NUM_THREADS"] == os.environ.get("OMP_NUM_THREADS", "1")
+def test_other_commands_a_cluster_that_is_joined_and_flags_that_are_refused_get_no_slots(launched):
+    assert launch.slots(read_flags(RL, flags_of(2, 2)), {"RAY_ADDRESS": "10.0.0.1:6379"}) == {}
+    assert launch.slots(read_flags(RL, flags_of(2, 2, "--data.max_len long")), {}) == {}
+    words = flags_of(2, 2, f"--train.colocate_all {SDPA} {ENGINE}")
+    found = launched("python", "-m", RL, *words), launched("cellduality", "audit")
+    assert [environment.get("CELLDUALITY_CPU_SLOTS") for environment in found] == ["2", None]
