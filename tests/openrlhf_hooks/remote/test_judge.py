@@ -28,6 +28,10 @@ def scripted(*failures: str) -> Saying:
     return Saying(log_prob=likely)
 
 
+def shown(body: dict[str, list[str]]) -> list[str]:
+    return [body[name][0] for name in ("query", "prompts", "labels")]
+
+
 @pytest.fixture
 def judge(make_config, small_world):
     """Return a function that builds a judge by likelihood."""
@@ -43,8 +47,7 @@ def scores(judge: Judge, bodies: list[dict[str, list[str]]]) -> list[float]:
     """Return the rewards of rollouts, one after another."""
 
     async def one_by_one() -> list[float]:
-        shown = [[body[name][0] for name in ("query", "prompts", "labels")] for body in bodies]
-        return [(await judge.score(judge.rollout(*each))).reward for each in shown]
+        return [(await judge.score(judge.rollout(*shown(body)))).reward for body in bodies]
 
     return asyncio.run(one_by_one())
 
@@ -67,10 +70,9 @@ def test_tags_that_are_special_tokens_stay(judge, posted, small_world):
     tags = ["<think>", "</think>", "<answer>", "</answer>"]
     tokenizer = copy.deepcopy(small_world.tokenizer)
     tokenizer.add_special_tokens({"additional_special_tokens": tags})
-    special = Judge(served._scorer._config, tokenizer, served.policy)
-    shown = [body[name][0] for name in ("query", "prompts", "labels")]
-    assert special.rollout(*shown).text == served.rollout(*shown).text
-    assert all(tag in special.rollout(*shown).text for tag in tags)
+    text = Judge(served._scorer._config, tokenizer, served.policy).rollout(*shown(body)).text
+    assert text == served.rollout(*shown(body)).text
+    assert all(tag in text for tag in tags)
 
 
 def test_what_the_policy_failed_at_is_asked_again_and_what_the_text_lacks_is_not(judge, posted):
@@ -106,14 +108,11 @@ def test_what_needs_the_group_or_may_outlast_openrlhf_is_refused(make_config, sm
     assert error.value.where == where
 
 
-def test_flags_go_before_the_configuration(make_config):
+def test_an_endpoint_is_that_of_the_flags_before_the_configuration_and_has_to_be_named(make_config):
     config = make_config(dual={"endpoint": {"urls": ["http://old/v1"], "model": "old", "concurrency": 3}})
     endpoint = with_endpoint(config, urls=("http://new/v1",), model="", tokenizer="folder").dual.endpoint
     assert (endpoint.urls, endpoint.model, endpoint.concurrency) == (("http://new/v1",), "old", 3)
     assert endpoint.tokenizer == "folder"
-
-
-def test_an_endpoint_has_to_be_named(make_config):
     for changes, where in (({}, "dual.endpoint.urls"), ({"urls": ("http://host/v1",)}, "dual.endpoint.model")):
         with refused("no-endpoint") as error:
             with_endpoint(make_config(), **changes)

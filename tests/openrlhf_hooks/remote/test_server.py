@@ -45,11 +45,10 @@ def client(served):
 
 def test_several_rollouts_are_answered_in_their_order(client, posted, policy_server):
     policy_server.log_prob = lambda place: -1.0
-    reply = client.post(posted(TYPE, "T", "", "CD19+ B", "T"))
-    first, nothing, other, again = reply.json()["rewards"]
-    assert nothing == 0.0
-    assert first == again == other > 0.0
-    assert reply.json()["extra_logs"]["dual_answer_parsed"] == [1.0, 0.0, 1.0, 1.0]
+    reply = client.post(posted(TYPE, "T", "", "CD19+ B", "T")).json()
+    first, nothing, other, again = reply["rewards"]
+    assert first == again == other > nothing == 0.0
+    assert reply["extra_logs"]["dual_answer_parsed"] == [1.0, 0.0, 1.0, 1.0]
 
 
 def test_answers_of_one_row_share_their_dual_calls_across_requests(client, posted, policy_server):
@@ -76,21 +75,19 @@ class TestWhatIsRefused:
     def test_a_wrong_field_is_named_and_the_policy_not_asked(self, client, posted, policy_server):
         body = posted(TYPE)
         row = json.loads(body["labels"][0])
-        for change, named in [
-            ({"labels": ["[" * 10_000]}, "labels[0]"),
-            ({"labels": ['{"schema": 1, "task": "another", "id": "1"}']}, "labels[0]"),
-            ({"query": ["<answer>T</answer>"]}, "query[0]"),
-            ({"query": ["\ud800"]}, "body"),
-            *((change, "query") for change in ({"query": "ab"}, {"query": []}, {"query": ["a"] * (MAX_ITEMS + 1)})),
-            *((change, "prompts") for change in ({"prompts": ["a", "b"]}, {"prompts": [None]}, {"prompts": None})),
-            *(
-                ({"labels": [json.dumps({**row, **part})]}, "labels[0]")  # it lacks what its dual shows
-                for part in ({"known": {}}, {"unknown": "T"}, {"inputs": {}}, {"known": {"observed": "T"}})
-            ),
-        ]:
-            reply = client.post({**body, **change})
-            error = reply.json()["error"]
-            assert (reply.status_code, error.startswith(named), len(error) < 300) == (400, True, True), change
+        lacking = [{"known": {}}, {"unknown": "T"}, {"inputs": {}}, {"known": {"observed": "T"}}]  # what its dual shows
+        labels = "[" * 10_000, *(json.dumps({**row, **part}) for part in lacking)
+        for named, changes in {
+            "labels[0]": [{"labels": [label]} for label in labels],
+            "query[0]": [{"query": ["<answer>T</answer>"]}],
+            "body": [{"query": ["\ud800"]}],
+            "query": [{"query": "ab"}, {"query": []}, {"query": ["a"] * (MAX_ITEMS + 1)}],
+            "prompts": [{"prompts": ["a", "b"]}, {"prompts": [None]}, {"prompts": None}],
+        }.items():
+            for change in changes:
+                reply = client.post({**body, **change})
+                error = reply.json()["error"]
+                assert (reply.status_code, error.startswith(named), len(error) < 300) == (400, True, True), change
         assert policy_server.asked == []
 
     @pytest.mark.parametrize(
@@ -145,24 +142,24 @@ def test_anything_at_all_gets_a_4xx_or_a_reward(data, client, posted):
     assert reply.status_code == 400 or math.isfinite(reply.json()["rewards"])
 
 
-class TestFaults:
-    def test_a_policy_that_fails_costs_one_reward(self, served, posted, policy_server, said):
-        client = served(tasks=LIKELY, endpoint={"retries": 0})
-        client.post(posted(TYPE, row=1))  # now it knows the length of the context, and asks nothing but rewards
-        policy_server.script = [said(body=b"\xff")]
-        reply = client.post(posted(TYPE)).json()
-        assert (reply["rewards"], reply["extra_logs"]["dual_failed"]) == (0.0, 1.0)
-        assert client.metrics()['failures_total{cause="malformed"}'] == 1
-        assert client.post(posted(TYPE)).json()["rewards"] > 0.0  # asked anew, though the row is the same
+def test_a_policy_that_fails_costs_one_reward(served, posted, policy_server, said):
+    client = served(tasks=LIKELY, endpoint={"retries": 0})
+    client.post(posted(TYPE, row=1))  # now it knows the length of the context, and asks nothing but rewards
+    policy_server.script = [said(body=b"\xff")]
+    reply = client.post(posted(TYPE)).json()
+    assert (reply["rewards"], reply["extra_logs"]["dual_failed"]) == (0.0, 1.0)
+    assert client.metrics()['failures_total{cause="malformed"}'] == 1
+    assert client.post(posted(TYPE)).json()["rewards"] > 0.0  # asked anew, though the row is the same
 
-    def test_an_error_of_ours_is_one_500_and_the_server_goes_on(self, client, posted, monkeypatch, caplog):
-        with monkeypatch.context() as patch:
-            patch.setattr(room.protocol, "reply", lambda scores: {}["wrong"])
-            assert client.post(posted(TYPE)).status_code == 500
-        assert client.post(posted(TYPE)).status_code == 200
-        metrics = client.metrics()
-        assert metrics['requests_total{code="500"}'] == metrics['requests_total{code="200"}'] == 1
-        assert "KeyError: 'wrong'" in caplog.text
+
+def test_an_error_of_ours_is_one_500_and_the_server_goes_on(client, posted, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        patch.setattr(room.protocol, "reply", lambda scores: {}["wrong"])
+        assert client.post(posted(TYPE)).status_code == 500
+    assert client.post(posted(TYPE)).status_code == 200
+    metrics = client.metrics()
+    assert metrics['requests_total{code="500"}'] == metrics['requests_total{code="200"}'] == 1
+    assert "KeyError: 'wrong'" in caplog.text
 
 
 def test_health_tells_whether_the_policy_answers(client, policy_server, monkeypatch):
