@@ -22,7 +22,7 @@ import typer.main
 from cellduality_plugin.cli import app
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.openrlhf_hooks.doctor.flags import _main_block
-from cellduality_plugin.openrlhf_hooks.doctor.machine import _known
+from cellduality_plugin.openrlhf_hooks.doctor.machine import KNOWN
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,7 +114,7 @@ def prepared(small_world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
                 write_jsonl(tmp_path / "data" / f"{each}.jsonl", (some * 512)[:512])
         for name in names:
             (tmp_path / name).mkdir()
-            (tmp_path / name / "config.json").write_text(json.dumps(_known(model)))
+            (tmp_path / name / "config.json").write_text(json.dumps(KNOWN[model]))
         return tmp_path
 
     return prepare

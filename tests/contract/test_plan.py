@@ -70,7 +70,7 @@ def test_more_cards_take_less_of_each_and_less_time(lines, tmp_path):
     assert sft.seconds == pytest.approx(sft.tokens * 8 * P / (100e12 * 0.5))
 
 
-def test_decoding_is_bound_by_memory_and_what_is_assumed_counts(lines, tmp_path):
+def test_decoding_is_bound_by_memory_what_is_assumed_counts_and_without_room_there_is_no_end(lines, tmp_path):
     def rollouts(**assumed: float) -> Stage:
         return plan(lines("gpu80"), machine(80), PLAIN.model_copy(update=assumed), str(tmp_path / "base"))[1]
 
@@ -79,11 +79,8 @@ def test_decoding_is_bound_by_memory_and_what_is_assumed_counts(lines, tmp_path)
     weights = 512 * 8 * 100 / 128 * 2 * P / 500e9  # are read for a token of 16 x 8 sequences each; then their cache
     assert weights < long.seconds - short.seconds < 2 * weights
     assert rollouts(memory_share=1.0).seconds < rollouts().seconds
-
-
-def test_an_engine_without_room_has_no_end(lines, tmp_path):
-    sft, rollouts, *_ = plan(lines("a6000x8"), machine(12), PLAIN, str(tmp_path / "base"))
-    assert sft.seconds < rollouts.seconds == math.inf
+    sft, rolled, *_ = plan(lines("a6000x8"), machine(12), PLAIN, str(tmp_path / "base"))
+    assert sft.seconds < rolled.seconds == math.inf
 
 
 def test_duals_that_nobody_here_answers_are_no_stage(lines, tmp_path):
@@ -96,16 +93,16 @@ def test_duals_that_nobody_here_answers_are_no_stage(lines, tmp_path):
 
 def test_what_cannot_be_planned_is_one_line(lines, tmp_path):
     printed, model = lines("gpu1"), str(tmp_path / "base")
-    with refused("no-trainer"):
-        plan(["bash recipes/setup.sh"], machine(48), PLAIN)
-    with refused("unreadable-command"):
-        plan(["echo 'half"], machine(48), PLAIN)
-    with refused("no-cards"):
-        plan([f"cellduality-cpu {line}" for line in printed if SFT in line], machine(48), PLAIN)
-    with refused("no-model"):
-        plan(printed, machine(48), PLAIN, "nobody/nothing")
-    with refused("wrong-flags"):
-        plan([f"{line} --data.max_len long" for line in printed if SFT in line], machine(48), PLAIN, model)
+    trainings = [line for line in printed if SFT in line]
+    for code, commands, name in (
+        ("no-trainer", ["bash recipes/setup.sh"], ""),
+        ("unreadable-command", ["echo 'half"], ""),
+        ("no-cards", [f"cellduality-cpu {line}" for line in trainings], ""),
+        ("no-model", printed, "nobody/nothing"),
+        ("wrong-flags", [f"{line} --data.max_len long" for line in trainings], model),
+    ):
+        with refused(code):
+            plan(commands, machine(48), PLAIN, name)
     for wrong in ("teraflops=fast", "teraflops", "teraflops=0", "warp=9", "compute_share=2"):
         with refused("wrong-settings"):
             Rates.of(48 * GIB, [wrong])

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT
-from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, _known
+from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, KNOWN
 from cellduality_plugin.openrlhf_hooks.doctor.memory import HOST, Part, cache_tokens, parts, totals
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
 
@@ -24,7 +24,7 @@ EIGHT = (
 def run(world) -> Callable[..., Run]:
     """Return a function that gives a run of Llama 3B on eight cards."""
     (world.folder / "3b").mkdir()
-    (world.folder / "3b" / "config.json").write_text(json.dumps(_known("meta-llama/Llama-3.2-3B-Instruct")))
+    (world.folder / "3b" / "config.json").write_text(json.dumps(KNOWN["meta-llama/Llama-3.2-3B-Instruct"]))
     before = {RL: EIGHT, SFT: "--model.model_name_or_path {}/3b "}
     return lambda words="", trainer=RL, **machine: world.run(trainer, before[trainer] + words, **{**CARDS, **machine})
 

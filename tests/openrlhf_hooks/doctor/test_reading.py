@@ -15,7 +15,6 @@ from cellduality_plugin.openrlhf_hooks.doctor import machine
 from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT, read_flags
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, PYTHONS, TESTED, Machine, Model, count_parameters
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
-from tests.refused import refused
 
 ROOT = Path(__file__).parents[3]
 # as published on the models' pages, in millions
@@ -54,13 +53,10 @@ def test_what_starts_the_trainer_and_with_how_many_processes(front, read_as):
     assert run.variables == ({"HF_HOME": "/models"} if "HF_HOME" in front else {})
 
 
-def test_another_command_is_refused():
-    with refused("no-trainer"):
-        Run(["python", "-m", "openrlhf.cli.train_dpo"], Machine((3, 11)))
-
-
-def test_the_formula_gives_the_published_sizes():
-    assert {name: round(Model.read(name).parameters / 1e6) for name in machine._KNOWN} == PUBLISHED
+def test_the_formula_gives_the_published_sizes_and_what_is_not_known_is_not_guessed():
+    assert {name: round(Model.read(name).parameters / 1e6) for name in machine.KNOWN} == PUBLISHED
+    found = Model.read("not a name of the hub at all/x/y")
+    assert (found.parameters, found.size("max_position_embeddings"), found.cache_bytes) == (None, 0, 0)
 
 
 def test_the_formula_gives_what_a_folder_holds_and_counts_where_weights_cannot_be_read(tmp_path, small_world):
@@ -75,11 +71,6 @@ def test_the_formula_gives_what_a_folder_holds_and_counts_where_weights_cannot_b
     for content in (b"", b"\xff" * 64, (8).to_bytes(8, "little") + b"no json "):
         (tmp_path / "model.safetensors").write_bytes(content)
         assert Model.read(str(tmp_path)).parameters == count_parameters(config)
-
-
-def test_what_is_not_known_is_not_guessed():
-    found = Model.read("not a name of the hub at all/x/y")
-    assert (found.parameters, found.size("max_position_embeddings"), found.cache_bytes) == (None, 0, 0)
 
 
 def test_tested_versions_are_those_of_the_lock_file_and_of_the_gpu_extra():

@@ -51,7 +51,8 @@ def test_a_token_is_made_for_this_machine_alone(monkeypatch):
     (one, made), (other, _) = find_token("127.0.0.1"), find_token("::1")
     assert made
     assert allowed(f"Bearer {one}", one)
-    assert not allowed(f"Bearer {one}", other)
+    headers = f"Bearer {one}", "Bearer ünï", "Basic \ud800", "Basic QQ==", "Basic" + "A" * 10_000, " " * 50
+    assert not any(allowed(header, other) for header in headers)
     for host in ("0.0.0.0", "::", "10.0.0.7", "rewards.lab", ""):
         with refused("no-token"):
             find_token(host)
@@ -65,8 +66,3 @@ def test_a_weak_token_is_refused_and_not_shown(monkeypatch):
         with refused("weak-token") as caught:
             find_token("127.0.0.1")
         assert token not in str(caught.value)
-
-
-def test_a_header_of_any_kind_is_no_token():
-    headers = "Bearer ünï", "Basic \ud800", "Basic QQ==", "Basic" + "A" * 10_000, " " * 50
-    assert not any(allowed(header, "0123456789abcdef") for header in headers)
