@@ -17,7 +17,7 @@ from cellduality_plugin.agent_file import bound_reward_file
 from cellduality_plugin.config import Config
 from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
 from cellduality_plugin.openrlhf_hooks.remote.judge import OPENRLHF_WAITS, open_judge
-from cellduality_plugin.openrlhf_hooks.remote.server import Limits, RewardServer
+from cellduality_plugin.openrlhf_hooks.remote.server import RewardServer
 from cellduality_plugin.tasks import TASKS
 from tests.contract.engine import ScriptedEngine
 from tests.scripted_server import Said, ScriptedServer
@@ -55,7 +55,7 @@ def address(serve_app, config_path):
     """Return a function that serves the configured reward and gives the address for OpenRLHF."""
 
     def serve() -> str:
-        server = RewardServer(*open_judge(Config.load(config_path)), TOKEN, Limits())
+        server = RewardServer(*open_judge(Config.load(config_path)), TOKEN)
         return f"http://any:{TOKEN}@{serve_app(server.app)}/"
 
     return serve

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import re
 import socket
 import sys
 import textwrap
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -159,41 +161,28 @@ def test_other_commands_a_cluster_that_is_joined_and_flags_that_are_refused_get_
     assert [environment.get("CELLDUALITY_CPU_SLOTS") for environment in found] == ["2", None]
 
 
-PATCHES = """
-import contextlib, sys, types
-def patch(module): module.value = 'cpu'
+def patch(module: ModuleType) -> None:
+    module.ONE_SIXTH = "patched", module.held
+
+
 @contextlib.contextmanager
-def around():
-    extra = types.ModuleType('toy_extra'); extra.name = 'stand-in'
-    sys.modules['toy_extra'] = extra
-    try: yield
-    finally: del sys.modules['toy_extra']
-"""
+def around() -> Iterator[None]:
+    module = sys.modules["colorsys"]
+    before = hasattr(module, "ONE_SIXTH")
+    yield
+    module.held = before, hasattr(module, "ONE_SIXTH")
 
 
-@pytest.fixture
-def finder(tmp_path, monkeypatch):
-    """A finder in front of `sys.meta_path` with two toy modules, and the module that patches them."""
-    (tmp_path / "toy_upstream.py").write_text("import toy_extra\nvalue = 'cuda'\nextra = toy_extra.name\n")
-    (tmp_path / "toy_patches.py").write_text(PATCHES)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    made = post_import.PostImportFinder(
-        after={"toy_upstream": "toy_patches:patch"}, during={"toy_upstream": "toy_patches:around"}
-    )
-    monkeypatch.setattr(sys, "meta_path", [made, *sys.meta_path])
-    yield made
-    for name in ("toy_upstream", "toy_patches", "toy_extra"):
-        sys.modules.pop(name, None)
+def test_a_listed_module_is_patched_once_it_has_run_and_its_loader_and_other_modules_are_left_alone(monkeypatch):
+    both = ({"colorsys": f"{__name__}:{name}"} for name in ("patch", "around"))
+    finder = post_import.PostImportFinder(*both)
+    monkeypatch.setattr(sys, "meta_path", [finder, *sys.meta_path])
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    import colorsys
 
-
-def test_a_listed_module_is_patched_once_it_has_run_and_its_loader_and_other_modules_are_left_alone(finder):
-    import toy_upstream
-
-    assert (toy_upstream.value, toy_upstream.extra) == ("cpu", "stand-in")
-    with pytest.raises(ModuleNotFoundError):  # the context was held while importing only
-        import toy_extra  # noqa: F401
-    assert type(toy_upstream.__spec__.loader).__name__ == "SourceFileLoader"
-    assert "value = 'cuda'" in toy_upstream.__spec__.loader.get_source("toy_upstream")
+    assert colorsys.ONE_SIXTH == ("patched", (False, True)), "the context was held while importing only"
+    assert type(colorsys.__spec__.loader).__name__ == "SourceFileLoader"
+    assert "ONE_SIXTH = 1.0/6.0" in colorsys.__spec__.loader.get_source("colorsys")
     assert finder.find_spec("json") is finder.find_spec("no_such_module_anywhere") is None
 
 

@@ -24,7 +24,6 @@ from typer.testing import CliRunner
 from cellduality_plugin.cli import app
 from cellduality_plugin.openrlhf_hooks.remote import server as room
 from cellduality_plugin.openrlhf_hooks.remote.protocol import MAX_ITEMS
-from cellduality_plugin.openrlhf_hooks.remote.server import Limits
 from tests.refused import refused
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -91,8 +90,9 @@ class TestWhatIsRefused:
             ("Content-Length: 10", b" ", 408),
         ],
     )
-    def test_a_body_that_is_no_request_or_too_long_or_does_not_come(self, head, body, status, served):
-        client = served(Limits(body_bytes=2000, body_seconds=0.2), tasks=LIKELY)
+    def test_a_body_that_is_no_request_or_too_long_or_does_not_come(self, head, body, status, client, monkeypatch):
+        monkeypatch.setattr(room, "_BODY_BYTES", 2000)
+        monkeypatch.setattr(room, "_BODY_SECONDS", 0.2)
         with socket.create_connection(client.host.split(":"), timeout=10) as connection:
             usual = "POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer a-token-of-some-length\r\n"
             connection.sendall(f"{usual}{head}\r\n\r\n".encode() + body)
@@ -100,7 +100,7 @@ class TestWhatIsRefused:
         assert client.metrics()[f'requests_total{{code="{status}"}}'] == 1
 
     def test_what_is_past_the_bound_is_told_when_to_come_again(self, served, posted, policy_server):
-        client = served(Limits(at_once=1, waiting=2), tasks=LIKELY)
+        client = served(limits={"at_once": 1, "waiting": 2}, tasks=LIKELY)
         bodies = [posted(TYPE, row=row) for row in range(12)]
         policy_server.after = 1.0
         with ThreadPoolExecutor(12) as threads:
