@@ -141,7 +141,7 @@ def _living_descendants() -> list[psutil.Process]:
 def watch(command: Command, log: IO[bytes], progress: Progress, display: Display, stops: Stops, alarms: Path) -> int:
     """Return the exit code of `command`, once it has ended or was asked to and its patience is over; 1 if it hangs.
 
-    The code is as a shell gives it, 128 + N for signal N. Output goes to `log` unchanged and to `progress` line by line;
+    The code is as a shell gives it, 128 + N for signal N. Output goes to `log` unchanged, and to `progress` by line;
     alarms are shown, and added to `alarms`.
     """
     rest, interrupted, placement = "", False, float(command.environment.get(_PLACEMENT_VARIABLE, _PLACEMENT))
@@ -155,7 +155,8 @@ def watch(command: Command, log: IO[bytes], progress: Progress, display: Display
         _show_alarms(progress, display, alarms)
         display.show("stopping" if stops else progress.text)
         if code is not None:
-            return 128 + stops[0][0] if stops else abs(code) + 128 * (code < 0)
+            code = 128 - code if code < 0 else code
+            return 128 + stops[0][0] if stops else code
         now = time.monotonic()
         if now - progress.waits_since > placement:
             progress.waits_since, progress.no_room = now, command.without_room()
