@@ -25,7 +25,6 @@ DATE = (
     '{% if m.role != "user" %}<|end|>{% endif %}{% endfor %}'
 )
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
-FLASH = "--ds.attn_implementation flash_attention_2"
 
 # what is found | flags beside the good ones, of runs on a CPU and on eight cards
 RL_ON_CPU = """
@@ -132,7 +131,8 @@ def _rows(text: str, trainer: str, where: dict[str, Any]) -> Iterator[tuple[str,
         yield found, trainer, words, where
 
 
-NO_FLASH, PACKED = {**GPU, "has_flash_attention": False}, f"--ds.packing_samples {FLASH}"
+NO_FLASH = {**GPU, "has_flash_attention": False}
+PACKED = "--ds.packing_samples --ds.attn_implementation flash_attention_2"
 ONE_EACH, CPU, TORCHRUN = "--train.micro_batch_size 1", "cellduality-cpu", "torchrun --nproc-per-node"
 # what is found, whose run, its flags beside the good ones, where it is started
 COMMANDS: list[tuple[str, str, str, dict[str, Any]]] = [
@@ -167,8 +167,7 @@ COMMANDS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("warning engine_cache", RL, "--vllm.gpu_memory_utilization 0.5", {**GPU, "gpu_memory": 2 * GIB + 76800}),
 ]  # fmt: skip
 
-IMPORT = "from openrlhf.utils.agent import AgentExecutorBase\n"
-ANOTHER = f"{IMPORT}class AgentExecutor(AgentExecutorBase):\n    pass\n"
+ANOTHER = "from openrlhf.utils.agent import AgentExecutorBase\nclass AgentExecutor(AgentExecutorBase):\n    pass\n"
 OURS = "from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor\n"
 OURS += "class AgentExecutor(DualityExecutor):\n    pass\n"
 POSTPONED = "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    x: int\n"
