@@ -162,11 +162,10 @@ class TestGroupNorm:
     def advantages(self, parse_trainer):
         def compute(rewards: torch.Tensor, order: torch.Tensor | None = None) -> torch.Tensor:
             groups, size = rewards.shape
-            flags = ["--algo.advantage.estimator", "group_norm", "--rollout.n_samples_per_prompt", str(size)]
-            flags += ["--train.agent_func_path", "agent.py", "--actor.model_name_or_path", "model"]
-            flags += ["--algo.kl.use_loss", "--algo.kl.estimator", "k3"]
+            flags = f"--algo.advantage.estimator group_norm --rollout.n_samples_per_prompt {size} --algo.kl.use_loss"
+            flags += " --algo.kl.estimator k3 --train.agent_func_path agent.py --actor.model_name_or_path model"
             maker = object.__new__(RemoteExperienceMaker)
-            maker.args = parse_trainer(RL, flags)
+            maker.args = parse_trainer(RL, flags.split())
             maker.strategy = SimpleNamespace(args=maker.args)
             maker.advantage_estimator = maker.args.algo.advantage.estimator
             maker.kl_ctl = SimpleNamespace(value=maker.args.algo.kl.init_coef)
