@@ -6,15 +6,12 @@ import shlex
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from typer import Argument, Exit, Option
 
 from cellduality_plugin.commands.arguments import wide_console
 from cellduality_plugin.errors import CellDualityError, needs_extra
-
-if TYPE_CHECKING:
-    from cellduality_plugin.openrlhf_hooks.doctor.machine import Machine
 
 
 def doctor(
@@ -54,8 +51,7 @@ def doctor(
         return
     if plan:
         piped: Iterable[str] = () if sys.stdin.isatty() else sys.stdin
-        lines = [shlex.join(command)] if command else piped
-        _plan(lines, Machine.look(gpu_memory), assume or [], model, as_json)
+        _plan([shlex.join(command)] if command else piped, gpu_memory, assume or [], model, as_json)
         return
     run = Run(command or [], Machine.look(gpu_memory, host_memory))
     found = examine(run)
@@ -72,10 +68,12 @@ def doctor(
         raise Exit(1)
 
 
-def _plan(lines: Iterable[str], machine: Machine, assumed: list[str], model: str, as_json: bool) -> None:
+def _plan(lines: Iterable[str], gpu_memory: float | None, assumed: list[str], model: str, as_json: bool) -> None:
     from cellduality_plugin.openrlhf_hooks.doctor import show
+    from cellduality_plugin.openrlhf_hooks.doctor.machine import Machine
     from cellduality_plugin.openrlhf_hooks.doctor.plan import Rates, plan
 
+    machine = Machine.look(gpu_memory)
     if machine.gpu_memory is None:
         hint = "tell of those that are meant: --gpu-memory 48"
         raise CellDualityError("no card is found here", code="no-cards", hint=hint)

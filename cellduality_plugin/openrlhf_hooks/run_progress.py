@@ -77,8 +77,7 @@ class Progress:
     lines: collections.deque[str] = field(default_factory=lambda: collections.deque(maxlen=400))
     _watch: Watch = field(default_factory=Watch)
     _epochs: int = 1
-    _step: int = 0
-    _shown: dict[str, str] = field(default_factory=dict)  # prompts, reward and duals, as they are shown
+    _shown: dict[str, str] = field(default_factory=lambda: {"step": "step 0", "prompts": "", "reward": "", "duals": ""})
     _dead: str = ""
 
     def feed(self, raw: str) -> None:
@@ -119,19 +118,18 @@ class Progress:
     def _feed_grpo(self, line: str) -> None:
         logged, prompts = step_metrics(line), _GRPO_PROMPTS.search(line)  # one line may hold both
         if logged:
-            self._step, metrics = logged
-            ratios = with_ratios(metrics)
+            step, metrics = logged
+            ratios, self._shown["step"] = with_ratios(metrics), f"step {step}"
             if "reward" in metrics:
                 self._shown["reward"] = f"reward {metrics['reward']:.4f}"
             duals = (f"{name} {ratios[key]:.2f}" for key, name in _SHOWN_RATIOS.items() if key in ratios)
             self._shown["duals"] = ", ".join(duals)
-            self.alarms += self._watch.step(self._step, metrics)
+            self.alarms += self._watch.step(step, metrics)
         if prompts:
             episode, episodes, done, total = map(int, prompts.groups())
             self._shown["prompts"] = f"prompts {(episode - 1) * total + done}/{episodes * total}"
         if logged or prompts:
-            shown = (self._shown.get(name) for name in ("prompts", "reward", "duals"))
-            self.text = ", ".join([f"step {self._step}", *filter(None, shown)])
+            self.text = ", ".join(filter(None, self._shown.values()))
 
     def last_words(self) -> list[str]:
         """Return the last lines that say something, at most 15: up to the last error if there is one."""

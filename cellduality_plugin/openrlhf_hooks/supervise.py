@@ -90,11 +90,6 @@ class Command:
             return chunk
         return b""
 
-    def exit_code(self) -> int | None:
-        """Return the exit code as a shell gives it (128 + N for signal N), `None` while the command runs."""
-        code = self.process.poll()
-        return 128 - code if code is not None and code < 0 else code
-
     def without_room(self) -> str:
         """Return what the command asks of Ray and is not there, as one line; empty if it waits for nothing."""
         started = []
@@ -146,12 +141,13 @@ def _living_descendants() -> list[psutil.Process]:
 def watch(command: Command, log: IO[bytes], progress: Progress, display: Display, stops: Stops, alarms: Path) -> int:
     """Return the exit code of `command`, once it has ended or was asked to and its patience is over; 1 if it hangs.
 
-    Its output goes to `log` unchanged and to `progress` line by line. Alarms are shown, and added to `alarms`.
+    The code is as a shell gives it, 128 + N for signal N. Output goes to `log` unchanged, and to `progress` by line;
+    alarms are shown, and added to `alarms`.
     """
     rest, interrupted, placement = "", False, float(command.environment.get(_PLACEMENT_VARIABLE, _PLACEMENT))
     while True:
         chunk = command.read(wait=0.25)
-        code = None if chunk else command.exit_code()
+        code = None if chunk else command.process.poll()
         log.write(chunk)
         *lines, rest = (rest + chunk.decode("utf-8", "replace")).replace("\r", "\n").split("\n")
         for line in lines if code is None else [*lines, rest]:
@@ -159,6 +155,7 @@ def watch(command: Command, log: IO[bytes], progress: Progress, display: Display
         _show_alarms(progress, display, alarms)
         display.show("stopping" if stops else progress.text)
         if code is not None:
+            code = 128 - code if code < 0 else code
             return 128 + stops[0][0] if stops else code
         now = time.monotonic()
         if now - progress.waits_since > placement:

@@ -22,7 +22,7 @@ import typer.main
 from cellduality_plugin.cli import app
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.openrlhf_hooks.doctor.flags import _main_block
-from cellduality_plugin.openrlhf_hooks.doctor.machine import _known
+from cellduality_plugin.openrlhf_hooks.doctor.machine import KNOWN
 
 ROOT = Path(__file__).parents[2]
 
@@ -77,26 +77,21 @@ def read_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path
     return lambda path: blending_datasets(str(path), None, strategy(), 42)
 
 
-@functools.cache
-def _dry_run(recipe: str, run_dir: str, arguments: tuple[str, ...], variables: tuple[tuple[str, str], ...]) -> Any:
-    done = subprocess.run(
-        ["bash", str(ROOT / "recipes" / f"{recipe}.sh"), *arguments],
-        env={"PATH": os.defpath, "PYTHON": sys.executable, "DRY_RUN": "1", "RUN_DIR": run_dir, **dict(variables)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    return [shlex.split(line) for line in done.stdout.splitlines()]
-
-
 @pytest.fixture(scope="session")
 def dry_run(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[list[str]]]:
     """Return a function that gives the commands a recipe would run, word by word; of one round, unless it is told."""
     run_dir = tmp_path_factory.mktemp("dry") / "a run"
+    usual = {"PATH": os.defpath, "PYTHON": sys.executable, "DRY_RUN": "1", "RUN_DIR": str(run_dir), "ROUNDS": "1"}
+
+    @functools.cache
+    def printed(*words: str, **variables: str) -> str:
+        done = subprocess.run(words, env={**usual, **variables}, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
 
     def run(recipe: str, *arguments: str, **variables: str) -> list[list[str]]:
-        return list(_dry_run(recipe, str(run_dir), arguments, tuple(sorted({"ROUNDS": "1", **variables}.items()))))
+        lines = printed("bash", str(ROOT / "recipes" / f"{recipe}.sh"), *arguments, **variables).splitlines()
+        return [shlex.split(line) for line in lines]
 
     return run
 
@@ -114,7 +109,7 @@ def prepared(small_world: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
                 write_jsonl(tmp_path / "data" / f"{each}.jsonl", (some * 512)[:512])
         for name in names:
             (tmp_path / name).mkdir()
-            (tmp_path / name / "config.json").write_text(json.dumps(_known(model)))
+            (tmp_path / name / "config.json").write_text(json.dumps(KNOWN[model]))
         return tmp_path
 
     return prepare

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,6 +43,36 @@ class FixedEngine:
     async def generate(self, tokens: list[int], params: SamplingParams, multi_modal_data: Any = None) -> RequestOutput:
         self.asked.append(list(tokens))
         return reply(tokens, params, self.tokens, self.finish_reason)
+
+
+@dataclass
+class ScriptedEngine:
+    """Answers one question from a list and every other, the dual, by one text."""
+
+    tokenizer: Any
+    question: list[int]
+    answers: Sequence[str]
+    rebuilt: str = ""
+    dual_fails: Exception | None = None
+    log_prob: Callable[[int], float] = lambda place: -float(place)
+    likely: Callable[[int], float] | None = None  # a next token, by its id; None: as its place is
+    rollouts: int = 0
+    duals: list[tuple[list[int], SamplingParams]] = field(default_factory=list)
+
+    async def generate(self, tokens: list[int], params: SamplingParams, multi_modal_data: Any = None) -> RequestOutput:
+        if tokens == self.question:
+            text = self.answers[self.rollouts % len(self.answers)]
+            self.rollouts += 1
+        else:
+            text = self.rebuilt
+            self.duals.append((list(tokens), params))
+            if self.dual_fails is not None:
+                raise self.dual_fails
+        await asyncio.sleep(0)
+        end = self.tokenizer.eos_token_id
+        answer = [*self.tokenizer(text, add_special_tokens=False)["input_ids"], end][: params.max_tokens]
+        likely = self.likely or (lambda _: self.log_prob(len(tokens)))
+        return reply(tokens, params, answer, "stop" if answer[-1] == end else "length", self.log_prob, likely)
 
 
 def strategy(**data: Any) -> SimpleNamespace:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import os
 import sys
 from types import SimpleNamespace
 from typing import Any
@@ -69,75 +68,57 @@ def rollout_of(small_world):
     return roll
 
 
-class TestAgentFile:
-    def test_bound_agent_file_needs_no_environment_and_no_working_directory(self, small_world, monkeypatch, tmp_path):
-        monkeypatch.delenv(PATH_VARIABLE, raising=False)
-        path = bound_agent_file(small_world.config)
-        monkeypatch.chdir(tmp_path)
-        assert isinstance(_load_agent_executor(str(path)), DualityExecutor)
-        assert os.environ.get(PATH_VARIABLE) is None
-
-    def test_agent_file_is_no_module_so_it_may_not_define_what_looks_itself_up(self, small_world, monkeypatch):
-        monkeypatch.setenv(PATH_VARIABLE, str(small_world.config))
-        executor = _load_agent_executor(str(AGENT_FILE))
-        assert isinstance(executor, DualityExecutor)
-        assert "agent_module" not in sys.modules
-        assert type(executor).__module__ in sys.modules
+@pytest.mark.parametrize("bound", [True, False])
+def test_an_agent_file_is_no_module_and_a_bound_one_needs_no_environment_and_no_working_directory(
+    bound, small_world, monkeypatch, tmp_path
+):
+    monkeypatch.setenv(PATH_VARIABLE, "" if bound else str(small_world.config))
+    path = bound_agent_file(small_world.config) if bound else AGENT_FILE
+    monkeypatch.chdir(tmp_path)
+    executor = _load_agent_executor(str(path))
+    assert isinstance(executor, DualityExecutor)
+    assert "agent_module" not in sys.modules, "so it may not define what looks itself up"
+    assert (type(executor).__module__ in sys.modules) != bound
 
 
-class TestRolloutActor:
-    def test_all_samples_of_a_prompt_get_the_same_sampling_parameters_and_the_actor_as_engine(self):
-        seen = []
+def test_all_samples_of_a_prompt_get_the_same_parameters_and_the_actor_as_engine_and_one_that_fails_ends_them():
+    seen = []
 
-        class Recorder(AgentExecutorBase):
-            async def execute(self, **inputs: Any) -> int:
-                seen.append(inputs)
-                return len(seen)
-
-        params = SamplingParams()
-        inputs = {"prompt": "p", "label": "l", "sampling_params": params, "max_length": 9, "hf_tokenizer": "t"}
-        actor, responses = generate_responses(Recorder(), 8, **inputs)
-        assert responses == list(range(1, 9))
-        assert all(call["sampling_params"] is params for call in seen)
-        assert all(call["llm_engine"] is actor for call in seen)
-        assert [call | inputs for call in seen] == seen
-
-    def test_an_exception_of_one_sample_ends_the_whole_prompt(self):
-        class Broken(AgentExecutorBase):
-            async def execute(self, **inputs: Any) -> None:
+    class Recorder(AgentExecutorBase):
+        async def execute(self, **inputs: Any) -> int:
+            seen.append(inputs)
+            if len(seen) > 8:
                 raise RuntimeError("one sample failed")
+            return len(seen)
 
-        inputs = {"prompt": "p", "label": "l", "sampling_params": None, "max_length": 9, "hf_tokenizer": None}
-        with pytest.raises(RuntimeError, match="one sample failed"):
-            generate_responses(Broken(), 2, **inputs)
+    given = {"prompt": "p", "label": "l", "sampling_params": SamplingParams(), "max_length": 9, "hf_tokenizer": "t"}
+    actor, responses = generate_responses(Recorder(), 8, **given)
+    assert responses == list(range(1, 9))
+    assert all(call["sampling_params"] is given["sampling_params"] and call["llm_engine"] is actor for call in seen)
+    assert [call | given for call in seen] == seen
+    with pytest.raises(RuntimeError, match="one sample failed"):
+        generate_responses(Recorder(), 2, **given)
 
 
-class TestSingleTurnRollout:
-    def test_holds_the_tokens_and_leaves_the_reward_to_us(self, rollout_of, small_world):
-        rollout = rollout_of("Cell: CD74", [5, 6, 7])
-        prompt = small_world.tokenizer("Cell: CD74", add_special_tokens=False)["input_ids"]
-        assert rollout.keys() == ROLLOUT_KEYS
-        assert rollout["observation_tokens"] == [*prompt, 5, 6, 7]
-        assert rollout["action_ranges"] == [(len(prompt), len(prompt) + 3)]
-        assert (rollout["prompt"], rollout["label"]) == ("Cell: CD74", "label")
-        assert (rollout["reward"], rollout["scores"], rollout["extra_logs"]) == (None, None, {})
-        assert rollout["rollout_log_probs"] is None
+def test_a_rollout_holds_tokens_and_their_log_probabilities_and_leaves_the_reward_to_us(rollout_of, small_world):
+    rollout = rollout_of("Cell: CD74", [5, 6, 7])
+    prompt = small_world.tokenizer("Cell: CD74", add_special_tokens=False)["input_ids"]
+    start = len(prompt)
+    assert rollout.keys() == ROLLOUT_KEYS
+    assert rollout["observation_tokens"] == [*prompt, 5, 6, 7]
+    assert rollout["action_ranges"] == [(start, start + 3)]
+    assert (rollout["prompt"], rollout["label"]) == ("Cell: CD74", "label")
+    assert (rollout["reward"], rollout["scores"], rollout["extra_logs"]) == (None, None, {})
+    assert rollout["rollout_log_probs"] is None
+    assert rollout_of("Cell: CD74", [5, 6, 7], logprobs=1)["rollout_log_probs"] == [0.0] * start + [-0.5] * 3
+    assert [rollout_of("CD74", [5], reason)["truncated"] for reason in ("stop", "length")] == [False, True]
 
-    def test_log_probabilities_span_prompt_and_response_and_a_cut_response_is_told(self, rollout_of):
-        rollout = rollout_of("Cell: CD74", [5, 6, 7], logprobs=1)
-        start, _ = rollout["action_ranges"][0]
-        assert rollout["rollout_log_probs"] == [0.0] * start + [-0.5] * 3
-        assert [rollout_of("CD74", [5], reason)["truncated"] for reason in ("stop", "length")] == [False, True]
 
-    def test_cuts_an_overlong_prompt_from_the_left_in_silence(self, small_world):
-        engine, params = FixedEngine([5]), SamplingParams(max_tokens=2)
-        run = SingleTurnAgentExecutor(None).execute(
-            "<s> CD74 CD79A LYZ FTL", "", params, 5, small_world.tokenizer, engine
-        )
-        rollout = asyncio.run(run)
-        kept = small_world.tokenizer.decode(engine.asked[0])
-        assert kept.split() == ["CD79A", "LYZ", "FTL"]
-        assert rollout["observation_tokens"][:-1] == engine.asked[0]
+def test_an_overlong_prompt_is_cut_from_the_left_in_silence(small_world):
+    engine, given = FixedEngine([5]), ("", SamplingParams(max_tokens=2), 5, small_world.tokenizer)
+    rollout = asyncio.run(SingleTurnAgentExecutor(None).execute("<s> CD74 CD79A LYZ FTL", *given, engine))
+    assert small_world.tokenizer.decode(engine.asked[0]).split() == ["CD79A", "LYZ", "FTL"]
+    assert rollout["observation_tokens"][:-1] == engine.asked[0]
 
 
 class TestExperience:
@@ -181,11 +162,10 @@ class TestGroupNorm:
     def advantages(self, parse_trainer):
         def compute(rewards: torch.Tensor, order: torch.Tensor | None = None) -> torch.Tensor:
             groups, size = rewards.shape
-            flags = ["--algo.advantage.estimator", "group_norm", "--rollout.n_samples_per_prompt", str(size)]
-            flags += ["--train.agent_func_path", "agent.py", "--actor.model_name_or_path", "model"]
-            flags += ["--algo.kl.use_loss", "--algo.kl.estimator", "k3"]
+            flags = f"--algo.advantage.estimator group_norm --rollout.n_samples_per_prompt {size} --algo.kl.use_loss"
+            flags += " --algo.kl.estimator k3 --train.agent_func_path agent.py --actor.model_name_or_path model"
             maker = object.__new__(RemoteExperienceMaker)
-            maker.args = parse_trainer(RL, flags)
+            maker.args = parse_trainer(RL, flags.split())
             maker.strategy = SimpleNamespace(args=maker.args)
             maker.advantage_estimator = maker.args.algo.advantage.estimator
             maker.kl_ctl = SimpleNamespace(value=maker.args.algo.kl.init_coef)
@@ -210,13 +190,10 @@ class TestGroupNorm:
         for size in range(2, 17):
             rewards = torch.arange(1025, dtype=torch.float64).unsqueeze(1).repeat(1, size) / 1024
             assert torch.count_nonzero(advantages(rewards)) == 0, size
-
-    def test_equal_rewards_that_are_not_quantised_would_train_on_rounding_error(self, advantages):
-        values = torch.rand(512, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-        raw = values.unsqueeze(1).repeat(1, 8)
+        raw = torch.rand(512, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64).repeat(1, 8)
         # 10 is where OpenRLHF clips (--reward.clip_range): the largest advantage there is, for no reason at all
-        assert (advantages(raw).abs().amax(dim=1) == 10).float().mean() > 0.1
-        quantised = torch.tensor([quantise(value) for value in values.tolist()]).unsqueeze(1).repeat(1, 8)
+        assert (advantages(raw).abs().amax(dim=1) == 10).float().mean() > 0.1, "trained on rounding error"
+        quantised = raw.clone().apply_(quantise)
         assert torch.count_nonzero(advantages(quantised)) == 0
 
     def test_is_the_papers_normalisation_within_each_group_whatever_the_order(self, advantages):

@@ -1,4 +1,7 @@
-"""The supervisor with real processes: lock, exit codes, log, progress, failures shown, and nothing left behind."""
+"""The supervisor with real processes: lock, exit codes, log, progress, failures shown, and nothing left behind.
+
+What is read of a Ray cluster is from the report that the installed Ray writes.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ import psutil
 import pytest
 
 from cellduality_plugin.openrlhf_hooks import supervise
+from cellduality_plugin.openrlhf_hooks.cluster import Cluster, address_of
 from tests.openrlhf_hooks.conftest import PAIR
 
 ROOT = Path(supervise.__file__).parents[2]
@@ -39,10 +43,10 @@ time.sleep(300)
 """
 
 
-def start(run_dir: Path, *words: str, stage: str = "toy", **variables: str) -> subprocess.Popen[str]:
+def start(run_dir: Path, *words: str, **variables: str) -> subprocess.Popen[str]:
     environment = {key: value for key, value in os.environ.items() if key != supervise.LOCK_VARIABLE}
     environment |= {"PYTHONPATH": str(ROOT), **variables}
-    command = [sys.executable, "-m", supervise.__name__, "--run-dir", str(run_dir), "--stage", stage, "--", *words]
+    command = [sys.executable, "-m", supervise.__name__, "--run-dir", str(run_dir), "--stage", "toy", "--", *words]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
@@ -52,16 +56,15 @@ def run(run_dir: Path, *words: str, **variables: str) -> tuple[int, str]:
     return process.returncode, output
 
 
-def end(process: subprocess.Popen[str], number: int) -> int:
+def end(process: subprocess.Popen[str], number: int) -> tuple[int, str]:
     process.send_signal(number)
-    process.communicate(timeout=30)
-    return process.returncode
+    output, _ = process.communicate(timeout=40)
+    return process.returncode, output
 
 
 def wait_for(path: Path, pattern: str) -> re.Match[str]:
     for _ in range(300):
-        found = re.search(pattern, path.read_text()) if path.exists() else None
-        if found:
+        if found := re.search(pattern, path.read_text() if path.exists() else ""):
             return found
         time.sleep(0.1)
     raise AssertionError(f"{pattern} never came in {path}")
@@ -71,32 +74,33 @@ def python(code: str) -> tuple[str, str, str]:
     return sys.executable, "-c", code
 
 
-class TestExitAndLog:
-    def test_the_log_holds_every_byte_and_death_by_signal_has_the_exit_code_of_a_shell(self, tmp_path):
-        code = "import os, sys\nfor i in range(20000): print('line', i)\nsys.stdout.flush()\n"
-        code += "sys.stderr.write('bar\\rbar2\\xe9'); sys.stderr.flush(); os.kill(os.getpid(), 9)"
-        code, output = run(tmp_path, *python(code))
-        assert code == 137
-        assert "ran out of memory, or a process was killed" in output
-        logged = (tmp_path / "toy.log").read_bytes().decode()
-        assert [line for line in logged.split("\n") if line.startswith("line")] == [f"line {i}" for i in range(20000)]
-        assert "bar\rbar2é" in logged
+def test_the_log_holds_every_byte_and_death_by_signal_has_the_exit_code_of_a_shell(tmp_path):
+    code = "import os, sys\nfor i in range(20000): print('line', i)\nsys.stdout.flush()\n"
+    code += "sys.stderr.write('bar\\rbar2\\xe9'); sys.stderr.flush(); os.kill(os.getpid(), 9)"
+    code, output = run(tmp_path, *python(code))
+    assert code == 137
+    assert "ran out of memory, or a process was killed" in output
+    logged = (tmp_path / "toy.log").read_bytes().decode()
+    assert [line for line in logged.split("\n") if line.startswith("line")] == [f"line {i}" for i in range(20000)]
+    assert "bar\rbar2é" in logged
 
-    def test_a_second_run_adds_to_the_log_and_only_progress_is_shown(self, tmp_path):
-        assert run(tmp_path, *python("print('first'); raise SystemExit(42)"))[0] == 42
-        _, output = run(tmp_path, *python("print('second')"))
-        assert (tmp_path / "toy.log").read_text() == "first\nsecond\n"
-        assert re.fullmatch(r"\[toy\] 0:0\d, done \(starting\)\n", output)
 
-    def test_a_command_that_does_not_exist_and_a_full_disk_under_the_log_are_one_line(self, tmp_path):
-        code, output = run(tmp_path, "no-such-command-anywhere")
-        assert (code, output.count("\n")) == (supervise.EXIT_LOG, 1)
-        assert "no-such-command-anywhere" in output
-        (tmp_path / "toy.log").unlink()
-        (tmp_path / "toy.log").symlink_to("/dev/full")
-        code, output = run(tmp_path, *python("print('x'); import time; time.sleep(300)"))
-        assert (code, output.count("\n")) == (supervise.EXIT_LOG, 1)
-        assert "No space left" in output
+def test_a_second_run_adds_to_the_log_and_only_progress_is_shown(tmp_path):
+    assert run(tmp_path, *python("print('first'); raise SystemExit(42)"))[0] == 42
+    _, output = run(tmp_path, *python("print('second')"))
+    assert (tmp_path / "toy.log").read_text() == "first\nsecond\n"
+    assert re.fullmatch(r"\[toy\] 0:0\d, done \(starting\)\n", output)
+
+
+def test_a_command_that_does_not_exist_and_a_full_disk_under_the_log_are_one_line(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "toy.log").symlink_to("/dev/full")
+    for folder, words, said in (
+        ("", ["no-such-command-anywhere"], "no-such-command-anywhere"),
+        ("full", python("print('x'); import time; time.sleep(300)"), "No space left"),
+    ):
+        code, output = run(tmp_path / folder, *words)
+        assert (code, output.count("\n"), said in output) == (supervise.EXIT_LOG, 1, True)
 
 
 def test_alarms_are_shown_once_with_what_to_do_and_kept(tmp_path):
@@ -110,58 +114,45 @@ def test_alarms_are_shown_once_with_what_to_do_and_kept(tmp_path):
     assert "ALARM" not in (tmp_path / "toy.log").read_text(), "the log is what the command wrote"
 
 
-class TestLock:
-    def test_a_second_run_ends_at_once_and_names_the_first(self, tmp_path):
-        first = start(tmp_path, *python("print('begun', flush=True); import time; time.sleep(300)"))
-        wait_for(tmp_path / "toy.log", "begun")
-        began = time.monotonic()
-        code, output = run(tmp_path, *python("print('never')"))
-        assert code == supervise.EXIT_LOCKED
-        assert time.monotonic() - began < 20
-        assert output.count("\n") == 1
-        assert f"process {first.pid} since 20" in output
-        other = {supervise.LOCK_VARIABLE: str(tmp_path / "another folder")}
-        assert run(tmp_path, "true", **other)[0] == supervise.EXIT_LOCKED
-        assert end(first, signal.SIGINT) == 130
-
-    def test_a_stage_inside_a_locked_recipe_runs(self, tmp_path):
-        words = [sys.executable, "-m", supervise.__name__, "--run-dir", str(tmp_path), "--stage", "inner", "--"]
-        code, output = run(tmp_path, *words, *python("raise SystemExit(3)"))
-        assert code == 3, output
-        assert "inner" in (tmp_path / "toy.log").read_text()
+def test_a_second_run_ends_at_once_and_names_the_first(tmp_path):
+    first = start(tmp_path, *python("print('begun', flush=True); import time; time.sleep(300)"))
+    wait_for(tmp_path / "toy.log", "begun")
+    began = time.monotonic()
+    code, output = run(tmp_path, *python("print('never')"))
+    assert (code, output.count("\n")) == (supervise.EXIT_LOCKED, 1)
+    assert f"process {first.pid} since 20" in output
+    assert time.monotonic() - began < 20
+    other = {supervise.LOCK_VARIABLE: str(tmp_path / "another folder")}
+    assert run(tmp_path, "true", **other)[0] == supervise.EXIT_LOCKED
+    assert end(first, signal.SIGINT)[0] == 130
 
 
-def assert_dead(pids: list[int]) -> None:
+def test_a_stage_inside_a_locked_recipe_runs(tmp_path):
+    words = [sys.executable, "-m", supervise.__name__, "--run-dir", str(tmp_path), "--stage", "inner", "--"]
+    assert run(tmp_path, *words, *python("raise SystemExit(3)"))[0] == 3
+    assert "inner" in (tmp_path / "toy.log").read_text()
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (None, 5)])
+def test_fugitives_die_with_the_run(number, code, tmp_path):
+    process = start(tmp_path, *python(FUGITIVES), *([] if number else ["5"]))
+    pids = [int(pid) for pid in wait_for(tmp_path / "toy.log", r"pids (\d+) (\d+) (\d+)\n").groups()]
+    assert number is None or all(psutil.pid_exists(pid) for pid in pids)
+    ended, output = end(process, number or 0)
+    assert (ended, "nothing is left running" in output) == (code, number is not None)
     for pid in pids:
         assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE, pid
 
 
-class TestNothingIsLeft:
-    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-    def test_fugitives_die_with_the_run(self, tmp_path, number, code):
-        process = start(tmp_path, *python(FUGITIVES))
-        pids = [int(pid) for pid in wait_for(tmp_path / "toy.log", r"pids (\d+) (\d+) (\d+)\n").groups()]
-        assert all(psutil.pid_exists(pid) for pid in pids)
-        process.send_signal(number)
-        output, _ = process.communicate(timeout=40)
-        assert process.returncode == code
-        assert_dead(pids)
-        assert "nothing is left running" in output
-
-    def test_a_second_signal_means_at_once(self, tmp_path):
-        code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True); "
-        process = start(tmp_path, *python(code + "time.sleep(300)"))
-        wait_for(tmp_path / "toy.log", "up")
-        began = time.monotonic()
-        process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
-        assert end(process, signal.SIGINT) == 130
-        assert time.monotonic() - began < supervise._PATIENCE
-
-    def test_fugitives_die_when_the_command_ends(self, tmp_path):
-        assert run(tmp_path, *python(FUGITIVES), "5")[0] == 5
-        found = re.search(r"pids (\d+) (\d+) (\d+)\n", (tmp_path / "toy.log").read_text())
-        assert_dead([int(pid) for pid in found.groups()])
+def test_a_second_signal_means_at_once(tmp_path):
+    code = "import signal, time; signal.signal(signal.SIGINT, signal.SIG_IGN); print('up', flush=True); "
+    process = start(tmp_path, *python(code + "time.sleep(300)"))
+    wait_for(tmp_path / "toy.log", "up")
+    began = time.monotonic()
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert end(process, signal.SIGINT)[0] == 130
+    assert time.monotonic() - began < supervise._PATIENCE
 
 
 def test_a_trainer_that_waits_for_a_dead_actor_is_ended(tmp_path):
@@ -201,7 +192,28 @@ def test_a_stopped_run_stops_the_job_it_submitted_or_says_how(works: bool, tmp_p
     words = ["ray", "job", "submit", "--address", "http://head:1", "--submission-id", "mine", "--", "python"]
     process = start(tmp_path / "run", *words, PATH=f"{tmp_path}:{os.environ['PATH']}")
     wait_for(tmp_path / "calls", "submit")
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=30)
+    _, output = end(process, signal.SIGINT)
     assert (tmp_path / "calls").read_text().splitlines()[1] == "job stop --address http://head:1 mine"
     assert ("stopped the job mine" in output, "ray job stop --address" in output) == (works, not works)
+
+
+def test_what_there_is_what_is_free_and_what_waits(ray_report):
+    read = Cluster.read(ray_report({"CPU": (0.0, 4.0), "GPU": (0.0, 1.0), "memory": (0.0, 1e9)}, groups=[PAIR]))
+    assert read == Cluster({"CPU": 4, "GPU": 1}, {"CPU": 4, "GPU": 1}, ("{'GPU': 1.0, 'CPU': 1.0} * 2 (PACK)",))
+    assert str(read) == "4 of 4 CPU free, 1 of 1 GPU free"
+    read = Cluster.read(ray_report({"CPU": (1.0, 4.0), "GPU": (1.0, 1.0)}, actors=[({"GPU": 1.0}, 2), ({"CPU": 1}, 1)]))
+    assert read.waiting == ("{'GPU': 1.0}",), "cards are what a run waits for"
+    assert read.free == {"CPU": 3, "GPU": 0}
+    reserved = {"GPU_group_0_0123456789abcdef0123456789abcdef0123": (0.2, 1.0)}
+    read = Cluster.read(ray_report({"CPU": (0.0, 4.0), "GPU": (2.0, 4.0), **reserved}))
+    assert (read.free["GPU"], read.waiting) == (pytest.approx(2), ()), "reserved, though little runs there"
+    for text in ("", "No cluster status. It may take a few seconds for the services to start.", "0/1"):
+        assert Cluster.read(text) is None
+
+
+def test_the_address_is_the_jobs_before_the_environments_before_that_of_what_was_started():
+    submit, environment = ["ray", "job", "submit", "--address=http://a:1", "--"], {"RAY_ADDRESS": "b:2"}
+    started = [["r"], ["log_monitor", "--gcs-address=c:3"]]
+    assert address_of(submit, environment, started) == "http://a:1"
+    assert address_of(["python"], environment, started) == "b:2"
+    assert [address_of(["python"], {}, lines) for lines in (started, [["r"]])] == ["c:3", ""]

@@ -16,7 +16,7 @@ from torch.utils.tensorboard import SummaryWriter
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.openrlhf_hooks.remote.judge import open_judge, with_endpoint
-from cellduality_plugin.openrlhf_hooks.remote.server import Limits, RewardServer
+from cellduality_plugin.openrlhf_hooks.remote.server import RewardServer
 
 ROOT = Path(__file__).parents[2]
 TASK = "cell_type_annotation"
@@ -95,10 +95,10 @@ class TestServer:
         config, model = benchmark.prepare(tmp_path, rows=40)
         posted = benchmark.rollouts(config, model)
 
-        def run(limits: Limits, *, delay: float, clients: int, seconds: float) -> dict:
+        def run(*, delay: float, clients: int, seconds: float, **room: int) -> dict:
             with benchmark.lean_server(benchmark.answer, delay) as (url, _):
                 settings = with_endpoint(Config.load(config), urls=(url,), model="toy", tokenizer=str(model))
-                server = RewardServer(*open_judge(settings), benchmark.TOKEN, limits)
+                server = RewardServer(*open_judge(settings), benchmark.TOKEN, **room)
                 found = asyncio.run(benchmark.load(f"http://{serve_app(server.app)}/", posted, clients, seconds))
             found["swapped"] = asyncio.run(benchmark.swapped(found, posted, config, model))
             assert (found["lost"], found["wrong_code"], found["swapped"]) == (0, 0, 0)
@@ -107,7 +107,7 @@ class TestServer:
         return run
 
     def test_64_clients_for_3_seconds_lose_and_swap_nothing(self, under_load):
-        found = under_load(Limits(), delay=0.01, clients=64, seconds=3.0)
+        found = under_load(delay=0.01, clients=64, seconds=3.0)
         assert found["answered"] > 60  # one for each client, were the machine so busy; one in fifty is malformed
         assert found["distinct_rewards"] > 20  # an answer that was swapped would have shown
         assert set(found["codes"]) == {"200", "400"}
@@ -115,7 +115,7 @@ class TestServer:
         assert found["dual_requests"] < found["answered"]
 
     def test_what_is_past_the_bound_is_refused_and_the_rest_is_right(self, under_load):
-        found = under_load(Limits(at_once=2, waiting=2), delay=0.2, clients=16, seconds=1.0)
+        found = under_load(delay=0.2, clients=16, seconds=1.0, at_once=2, waiting=2)
         assert found["codes"]["429"] > 0
         assert found["answered"] > 0
 

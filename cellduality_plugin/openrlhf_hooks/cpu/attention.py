@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.openrlhf_hooks.cpu.patches import existing, wrap
+from cellduality_plugin.openrlhf_hooks.cpu.patches import strict, wrap
 
 NAME, STANDS_FOR = "packed_sdpa", "flash_attention_2"
 
@@ -27,10 +27,9 @@ def stand_in(modeling: ModuleType) -> None:
 
     It makes no mask for an attention that it does not know, as for flash_attention_2 of a packed batch.
     """
-    behaviour = "training on packed rows"
-    existing(modeling, "AttentionInterface", behaviour).register(NAME, attend)
+    modeling.AttentionInterface.register(NAME, attend)
 
-    @wrap(existing(modeling, "PreTrainedModel", behaviour), "_check_and_adjust_attn_implementation", behaviour)
+    @wrap(modeling.PreTrainedModel, "_check_and_adjust_attn_implementation")
     def check_and_adjust(adjust: Callable[..., Any], self: Any, asked: str | None, *args: Any, **options: Any) -> Any:
         return adjust(self, NAME if asked == STANDS_FOR else asked, *args, **options)
 
@@ -85,7 +84,8 @@ def standing_in() -> Iterator[None]:
     from einops import rearrange
     from transformers import modeling_flash_attention_utils as helpers
 
-    pads = {name: existing(helpers, f"_{name}", "packing of rows") for name in ("pad_input", "unpad_input")}
+    with strict("pack_rows"):
+        pads = {"pad_input": helpers._pad_input, "unpad_input": helpers._unpad_input}
     names = ("flash_attn", "flash_attn.bert_padding", "flash_attn.utils", "flash_attn.utils.distributed")
     modules: dict[str, Any] = {name: ModuleType(name) for name in names}
     vars(modules["flash_attn.bert_padding"]).update(pads, index_first_axis=operator.getitem, rearrange=rearrange)

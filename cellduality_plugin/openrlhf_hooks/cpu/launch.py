@@ -13,7 +13,7 @@ from pathlib import Path
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.cpu.patches import DTYPE_VARIABLE, SLOTS_VARIABLE, fast_dtype
 from cellduality_plugin.openrlhf_hooks.cpu.post_import import DEVICE_VARIABLE
-from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, TRAINERS, read_flags
+from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, TRAINERS, Flags, read_flags
 
 # Defaults only: whatever the user has set stays. Why each is there:
 DEFAULTS: dict[str, str] = {
@@ -47,27 +47,21 @@ _GPU_ONLY: tuple[tuple[str, bool | str, str], ...] = (
 )
 
 
-def refuse_gpu_only(command: Sequence[str]) -> None:
-    """Raise a CellDualityError if OpenRLHF's trainer in `command` has a flag, given or default, that takes a GPU."""
-    trainer = next((word for word in command if word in TRAINERS), None)
-    if trainer is None:
-        return
-    flags = read_flags(trainer, command[command.index(trainer) + 1 :])
+def refuse_gpu_only(trainer: str, flags: Flags) -> None:
+    """Raise a CellDualityError if one of the trainer's flags, given or default, takes a GPU."""
     for name, refused, hint in _GPU_ONLY:
         packed = refused == "flash_attention_2" and flags.get("ds.packing_samples")
         if flags.get(name) == refused and not packed:
             raise CellDualityError(f"--{name} {refused} needs a GPU", code="needs-gpu", where=trainer, hint=hint)
 
 
-def slots(command: Sequence[str], environment: Mapping[str, str]) -> dict[str, str]:
-    """Return the variable that gives the cluster which `command` starts as many slots as its flags ask for.
+def slots(flags: Flags, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the variable that gives the cluster which the RL trainer starts as many slots as its flags ask for.
 
     What is set already stays; too few are a CellDualityError: Ray would wait for the others without an end.
     """
-    if RL not in command or environment.get("RAY_ADDRESS"):
-        return {}
-    flags, given = read_flags(RL, command[command.index(RL) + 1 :]), environment.get(SLOTS_VARIABLE)
-    if flags.args is None:  # the trainer will say what it refuses
+    given = environment.get(SLOTS_VARIABLE)
+    if environment.get("RAY_ADDRESS") or flags.args is None:  # the trainer will say what it refuses
         return {}
     if given is None:
         return {SLOTS_VARIABLE: str(flags.cards)}
@@ -116,9 +110,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("cellduality-cpu: a GPU is there, so nothing is patched", flush=True)
         environment = dict(os.environ)
     else:
+        environment, trainer = cpu_environment(os.environ), next((word for word in command if word in TRAINERS), "")
         try:
-            refuse_gpu_only(command)
-            environment = {**cpu_environment(os.environ), **slots(command, os.environ)}
+            if trainer:
+                flags = read_flags(trainer, command[command.index(trainer) + 1 :])
+                refuse_gpu_only(trainer, flags)
+                environment |= slots(flags, os.environ) if trainer == RL else {}
         except CellDualityError as error:
             print(f"cellduality-cpu: {error}", file=sys.stderr)
             return 2

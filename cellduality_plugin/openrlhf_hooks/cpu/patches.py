@@ -1,6 +1,6 @@
 """What is patched in torch, ray, deepspeed, vllm and OpenRLHF, line by line of `post_import.AFTER_IMPORT`.
 
-Patches are strict: a version that moved what they replace fails loudly, by the behaviour that is lost.
+Patches are strict: a version that moved what they replace fails loudly, by the name of the patch.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import contextlib
 import functools
 import importlib.metadata
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 from types import ModuleType
@@ -44,34 +44,33 @@ def installed_version(package: str) -> tuple[str, str] | None:
     return None
 
 
-def existing(owner: Any, name: str, behaviour: str) -> Any:
-    """Return `owner.name` of an upstream module or class; a CellDualityError if it is absent.
+@contextlib.contextmanager
+def strict(patch: str) -> Iterator[None]:
+    """Turn what a block misses in an upstream module into a CellDualityError; the name of ``patch`` says what is lost.
 
-    ``behaviour`` is what relies on it, as a noun phrase ("weight sync over gloo").
+    Nobody goes on with half of the patches, or with one of what has moved.
     """
     try:
-        return getattr(owner, name)
+        yield
     except AttributeError as error:
-        module = getattr(owner, "__module__", None)
-        path = f"{module}.{owner.__name__}" if module else str(owner.__name__)
-        package = path.partition(".")[0]
+        package = str(getattr(error.obj, "__module__", None) or getattr(error.obj, "__name__", "")).partition(".")[0]
         raise CellDualityError(
-            f"{behaviour} cannot be set up on the CPU, because {path} has no attribute {name!r}",
+            f"no way to {patch.replace('_', ' ')}: {error}",
             code="wrong-version",
             where=" ".join(installed_version(package) or [package]),
             hint="install the versions of recipes/requirements/cpu.lock, or report this version as unsupported",
         ) from error
 
 
-def replace(owner: Any, name: str, new: Any, behaviour: str) -> None:
-    """Set `owner.name` to `new` after making sure that it exists; see `existing` for the parameters."""
-    existing(owner, name, behaviour)
+def replace(owner: Any, name: str, new: Any) -> None:
+    """Set `owner.name`, which has to exist, to `new`."""
+    getattr(owner, name)
     setattr(owner, name, new)
 
 
-def wrap(owner: Any, name: str, behaviour: str) -> Callable[[Callable[..., Any]], None]:
+def wrap(owner: Any, name: str) -> Callable[[Callable[..., Any]], None]:
     """Replace `owner.name` by the decorated function, which gets what was there as its first argument."""
-    old = existing(owner, name, behaviour)
+    old = getattr(owner, name)
 
     def put(new: Callable[..., Any]) -> None:
         @functools.wraps(old)
@@ -86,11 +85,11 @@ def wrap(owner: Any, name: str, behaviour: str) -> Callable[[Callable[..., Any]]
 def answer_cuda_calls(torch: ModuleType) -> None:
     """OpenRLHF calls these without a guard; `current_device()` is a destination of tensors (ppo_actor.py:171)."""
     cpu = torch.device("cpu")
-    replace(torch.cuda, "current_device", lambda: cpu, "the placement of tensors")
+    replace(torch.cuda, "current_device", lambda: cpu)
     for name in ("set_device", "synchronize", "current_stream"):
-        replace(torch.cuda, name, lambda device=None: None, "the placement of tensors")
+        replace(torch.cuda, name, lambda device=None: None)
     if os.environ.get("TORCHDYNAMO_DISABLE") == "1":
-        replace(torch, "compile", _leave_uncompiled, "a start without torch's compiler")
+        replace(torch, "compile", _leave_uncompiled)
 
 
 def _leave_uncompiled(model: Any = None, **options: Any) -> Any:
@@ -100,7 +99,7 @@ def _leave_uncompiled(model: Any = None, **options: Any) -> Any:
 
 def generate_without_sklearn(import_utils: ModuleType) -> None:
     """`transformers.generation.candidate_generator` imports scikit-learn, two seconds, for assisted decoding alone."""
-    replace(import_utils, "is_sklearn_available", lambda: False, "a start without scikit-learn")
+    replace(import_utils, "is_sklearn_available", lambda: False)
 
 
 def declare_slots(ray: ModuleType) -> None:
@@ -110,7 +109,7 @@ def declare_slots(ray: ModuleType) -> None:
     `RAY_ADDRESS`, keeps its own resources; one that merely runs on this machine is not joined, as Ray would do unasked.
     """
 
-    @wrap(ray, "init", "a Ray cluster with slots for actors and engines")
+    @wrap(ray, "init")
     def init(start: Callable[..., Any], address: str | None = None, **options: Any) -> Any:
         if address not in (None, "local") or os.environ.get("RAY_ADDRESS"):
             return start(address, **options)
@@ -124,13 +123,13 @@ def declare_slots(ray: ModuleType) -> None:
 
 def communicate_without_compiled_kernels(comm: ModuleType) -> None:
     """`deepspeed.comm.torch.build_shm_op` compiles a C++ kernel at first use; gloo alone needs no compiler."""
-    replace(comm, "build_shm_op", lambda: None, "DeepSpeed's communication over gloo")
+    replace(comm, "build_shm_op", lambda: None)
 
 
 def serve_in_the_cpus_precision(arguments: ModuleType) -> None:
     """OpenRLHF starts its engines with `dtype="bfloat16"` (openrlhf/trainer/ray/vllm_engine.py:273)."""
 
-    @wrap(existing(arguments, "EngineArgs", "engines in float32"), "__post_init__", "engines in float32")
+    @wrap(arguments.EngineArgs, "__post_init__")
     def post_init(check: Callable[..., None], self: Any) -> None:
         if self.dtype == "bfloat16" and computes_in_float32():
             self.dtype = "float32"
@@ -142,7 +141,7 @@ def fork_engines(system_utils: ModuleType) -> None:
 
     Without a GPU nothing stands against a fork; `fit_engines` has the other half.
     """
-    replace(system_utils, "is_in_ray_actor", lambda: False, "the start of engines")
+    replace(system_utils, "is_in_ray_actor", lambda: False)
 
 
 def keep_linear_weights(layers: ModuleType) -> None:
@@ -152,7 +151,7 @@ def keep_linear_weights(layers: ModuleType) -> None:
     def compute_with_the_parameter(layer: torch.nn.Module, remove_weight: bool) -> None:
         layer.cpu_linear = torch.nn.functional.linear
 
-    replace(layers, "dispatch_cpu_unquantized_gemm", compute_with_the_parameter, "loading new weights into vLLM")
+    replace(layers, "dispatch_cpu_unquantized_gemm", compute_with_the_parameter)
 
 
 def fit_engines(cpu: ModuleType) -> None:
@@ -161,10 +160,8 @@ def fit_engines(cpu: ModuleType) -> None:
     They are forked (:func:`fork_engines`), unless VLLM_WORKER_MULTIPROC_METHOD was set. Only whole blocks are cached,
     and a question to a small model is shorter: 32 is the smallest that vLLM's attention on a CPU is written for.
     """
-    behaviour, largest, method = "the engines of a small model", 32, "VLLM_WORKER_MULTIPROC_METHOD"
-    platform = existing(cpu, "CpuPlatform", behaviour)
-    update = existing(platform, "check_and_update_config", behaviour)
-    start = os.environ.get(method, "fork")
+    largest, method = 32, "VLLM_WORKER_MULTIPROC_METHOD"
+    update, start = cpu.CpuPlatform.check_and_update_config, os.environ.get(method, "fork")
 
     def check_and_update_config(vllm_config: Any) -> None:
         cache = vllm_config.cache_config
@@ -174,7 +171,7 @@ def fit_engines(cpu: ModuleType) -> None:
         if not asked_for:
             cache.block_size = min(largest, cache.block_size)
 
-    platform.check_and_update_config = staticmethod(check_and_update_config)
+    cpu.CpuPlatform.check_and_update_config = staticmethod(check_and_update_config)
 
 
 def train_on_cpu(strategy: ModuleType) -> None:
@@ -183,19 +180,17 @@ def train_on_cpu(strategy: ModuleType) -> None:
     The optimiser it asks for is one that DeepSpeed compiles (line 345); `torch_adam` is the same AdamW from torch.
     """
 
-    @wrap(strategy, "init_device_mesh", "the mesh of training ranks")
+    @wrap(strategy, "init_device_mesh")
     def init_device_mesh(mesh: Callable[..., Any], device: str, *shape: Any, **names: Any) -> Any:
         return mesh("cpu", *shape, **names)
 
-    cls = existing(strategy, "DeepspeedStrategy", "training")
-
-    @wrap(cls, "moving_average", "the moving average of weights")
+    @wrap(strategy.DeepspeedStrategy, "moving_average")
     def moving_average(
         average: Callable[..., Any], self: Any, model: Any, ema: Any, beta: float = 0.992, device: str = "cpu"
     ) -> Any:
         return average(self, model, ema, beta, "cpu")
 
-    @wrap(cls, "get_ds_train_config", "the optimiser")
+    @wrap(strategy.DeepspeedStrategy, "get_ds_train_config")
     def get_ds_train_config(configure: Callable[..., Any], *args: Any, **options: Any) -> Any:
         config = configure(*args, **options)
         optimizer = config.get("optimizer") or {}
@@ -205,7 +200,7 @@ def train_on_cpu(strategy: ModuleType) -> None:
 
     for name in ("get_train_ds_config", "get_eval_ds_config") if computes_in_float32() else ():
 
-        @wrap(strategy, name, "training in float32")
+        @wrap(strategy, name)
         def without_mixed_precision(make: Callable[..., Any], *args: Any, **options: Any) -> Any:
             return {**make(*args, **options), "bf16": {"enabled": False}}
 
@@ -214,7 +209,7 @@ def load_in_the_cpus_precision(utils: ModuleType) -> None:
     """`convert_to_torch_dtype` (openrlhf/utils/utils.py:8) knows no float32, the only fast type of many processors."""
     import torch
 
-    @wrap(utils, "convert_to_torch_dtype", "training in float32")
+    @wrap(utils, "convert_to_torch_dtype")
     def convert_to_torch_dtype(convert: Callable[[str], torch.dtype], param_dtype: str) -> torch.dtype:
         found = convert(param_dtype)
         return torch.float32 if found == torch.bfloat16 and computes_in_float32() else found
@@ -222,33 +217,19 @@ def load_in_the_cpus_precision(utils: ModuleType) -> None:
 
 def read_columns_once(sft_dataset: ModuleType) -> None:
     """`SFTDataset` (sft_dataset.py:82) selects a column anew at every read: an eighth of a small model's step."""
-    behaviour = "the reading of SFT rows"
 
-    @wrap(existing(sft_dataset, "SFTDataset", behaviour), "__init__", behaviour)
+    @wrap(sft_dataset.SFTDataset, "__init__")
     def init(make: Callable[..., None], self: Any, *args: Any, **options: Any) -> None:
         make(self, *args, **options)
         for name in ("prompts", "responses", "prompt_ids_lens", "response_ranges"):
-            setattr(self, name, list(existing(self, name, behaviour) or ()))
-
-
-class _TorchOnCpu:
-    """`torch`, except that every device is the CPU."""
-
-    def __init__(self, torch: ModuleType) -> None:
-        self._torch = torch
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._torch, name)
-
-    def device(self, name: object) -> Any:
-        return self._torch.device("cpu")
+            setattr(self, name, list(getattr(self, name) or ()))
 
 
 def replay_on_cpu(replay_buffer: ModuleType) -> None:
     """openrlhf/trainer/ppo_utils/replay_buffer.py:40 spells its device `torch.device(f"cuda:{...}")`."""
-    existing(replay_buffer, "NaiveReplayBuffer", "the replay buffer")
-    torch = existing(replay_buffer, "torch", "the replay buffer")
-    replace(replay_buffer, "torch", _TorchOnCpu(torch), "the replay buffer")
+    on_cpu, cpu = ModuleType("torch"), replay_buffer.torch.device("cpu")
+    vars(on_cpu).update(vars(replay_buffer.torch), device=lambda name: cpu)
+    replace(replay_buffer, "torch", on_cpu)
 
 
 class GlooCommunicator:
@@ -275,7 +256,7 @@ class GlooCommunicator:
 
 def sync_weights_over_gloo(distributed_util: ModuleType) -> None:
     """`stateless_init_process_group` (openrlhf/utils/distributed_util.py:13) joins an NCCL communicator."""
-    replace(distributed_util, "stateless_init_process_group", GlooCommunicator, "weight sync over gloo")
+    replace(distributed_util, "stateless_init_process_group", GlooCommunicator)
 
 
 def receive_weights_on_cpu(worker_wrap: ModuleType) -> None:
@@ -289,4 +270,4 @@ def receive_weights_on_cpu(worker_wrap: ModuleType) -> None:
         self._model_update_group.broadcast(weight, src=0)
         self.model_runner.model.load_weights(weights=[(name, weight)])
 
-    replace(existing(worker_wrap, "WorkerWrap", "weight sync"), "update_weight", update_weight, "weight sync")
+    replace(worker_wrap.WorkerWrap, "update_weight", update_weight)

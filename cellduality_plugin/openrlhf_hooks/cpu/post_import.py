@@ -65,7 +65,7 @@ class PostImportFinder(MetaPathFinder):
             with _resolve(self.during[fullname])() if fullname in self.during else contextlib.nullcontext():
                 run(module)
             if fullname in self.after:
-                _resolve(self.after[fullname])(module)
+                patch(self.after[fullname], module)
 
         # On the instance, so that everything else about the loader (its type, its source, its resources) stays true.
         spec.loader.exec_module = run_and_patch  # type: ignore[method-assign]
@@ -75,6 +75,13 @@ class PostImportFinder(MetaPathFinder):
 def _resolve(entry: str):  # type: ignore[no-untyped-def]  # the two tables hold functions of two shapes
     module, _, function = entry.partition(":")
     return getattr(importlib.import_module(module), function)
+
+
+def patch(entry: str, module: ModuleType) -> None:
+    """Call the function of an ``entry`` with ``module``; a CellDualityError if that lacks what is patched."""
+    function = _resolve(entry)
+    with _resolve(f"{_HERE}.patches:strict")(function.__name__):
+        function(module)
 
 
 def install() -> None:

@@ -52,7 +52,7 @@ class Check:
     """
 
     name: str
-    find: Callable[..., Found]
+    find: Callable[..., Found | None]
     trainers: tuple[str, ...]
     always: bool = False
 
@@ -66,12 +66,12 @@ class Check:
             return []
         found: list[Finding] = []
         try:
-            found.extend(self.find(**needed))
+            found.extend(self.find(**needed) or ())
         except CellDualityError as mistake:
             found.append(finding_of(mistake))
         return [dataclasses.replace(finding, check=self.name) for finding in found]
 
 
-def check(*trainers: str, always: bool = False) -> Callable[[Callable[..., Found]], Check]:
+def check(*trainers: str, always: bool = False) -> Callable[[Callable[..., Found | None]], Check]:
     """Make a function a check, called as it is, of the runs of ``trainers``; of all, if none is named."""
     return lambda find: Check(find.__name__, find, trainers or TRAINERS, always)

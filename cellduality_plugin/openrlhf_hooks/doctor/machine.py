@@ -93,21 +93,24 @@ def _optimisers() -> bool:
     return compiled or bool(shutil.which("nvcc") or shutil.which("nvcc", path=f"{os.environ.get('CUDA_HOME', '')}/bin"))
 
 
-# Of well-known models that are not on disk, from their published config.json; nothing is guessed by a name alone.
 _FIELDS = (
     "model_type", "hidden_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads",
     "intermediate_size", "vocab_size", "max_position_embeddings", "tie_word_embeddings",
 )  # fmt: skip
-_KNOWN: dict[str, tuple[str, int, int, int, int, int, int, int, bool]] = {
-    "meta-llama/Llama-3.2-1B-Instruct": ("llama", 2048, 16, 32, 8, 8192, 128256, 131072, True),
-    "meta-llama/Llama-3.2-3B-Instruct": ("llama", 3072, 28, 24, 8, 8192, 128256, 131072, True),
-    "meta-llama/Llama-3.1-8B-Instruct": ("llama", 4096, 32, 32, 8, 14336, 128256, 131072, False),
-    "Qwen/Qwen2.5-0.5B-Instruct": ("qwen2", 896, 24, 14, 2, 4864, 151936, 32768, True),
-    "Qwen/Qwen2.5-1.5B-Instruct": ("qwen2", 1536, 28, 12, 2, 8960, 151936, 32768, True),
-    "Qwen/Qwen2.5-3B-Instruct": ("qwen2", 2048, 36, 16, 2, 11008, 151936, 32768, True),
-    "Qwen/Qwen2.5-7B-Instruct": ("qwen2", 3584, 28, 28, 4, 18944, 152064, 32768, False),
-    "HuggingFaceTB/SmolLM2-135M-Instruct": ("llama", 576, 30, 9, 3, 1536, 49152, 8192, True),
+KNOWN: dict[str, dict[str, Any]] = {
+    name: dict(zip(_FIELDS, values, strict=True))
+    for name, values in {
+        "meta-llama/Llama-3.2-1B-Instruct": ("llama", 2048, 16, 32, 8, 8192, 128256, 131072, True),
+        "meta-llama/Llama-3.2-3B-Instruct": ("llama", 3072, 28, 24, 8, 8192, 128256, 131072, True),
+        "meta-llama/Llama-3.1-8B-Instruct": ("llama", 4096, 32, 32, 8, 14336, 128256, 131072, False),
+        "Qwen/Qwen2.5-0.5B-Instruct": ("qwen2", 896, 24, 14, 2, 4864, 151936, 32768, True),
+        "Qwen/Qwen2.5-1.5B-Instruct": ("qwen2", 1536, 28, 12, 2, 8960, 151936, 32768, True),
+        "Qwen/Qwen2.5-3B-Instruct": ("qwen2", 2048, 36, 16, 2, 11008, 151936, 32768, True),
+        "Qwen/Qwen2.5-7B-Instruct": ("qwen2", 3584, 28, 28, 4, 18944, 152064, 32768, False),
+        "HuggingFaceTB/SmolLM2-135M-Instruct": ("llama", 576, 30, 9, 3, 1536, 49152, 8192, True),
+    }.items()
 }
+"""{name: config.json} of well-known models that need not be on disk, as published; none is guessed by its name."""
 _GATED_DECODERS = ("llama", "mistral", "qwen2", "qwen3", "phi3")
 
 
@@ -125,7 +128,7 @@ class Model:
         """Return what is known of ``name``. Nothing is downloaded."""
         folder = Path(name)
         is_local = folder.is_absolute() or name.startswith(".") or folder.exists()
-        config = _read_config(folder / "config.json") if is_local else (_cached(name) or _known(name))
+        config = _read_config(folder / "config.json") if is_local else (_cached(name) or KNOWN.get(name, {}))
         return cls(name, is_local, config, _count_weights(folder) or count_parameters(config))
 
     @property
@@ -179,10 +182,6 @@ def _cached(name: str) -> dict[str, Any]:
 
         return _read_config(Path(str(try_to_load_from_cache(name, "config.json"))))
     return {}
-
-
-def _known(name: str) -> dict[str, Any]:
-    return dict(zip(_FIELDS, _KNOWN[name], strict=True)) if name in _KNOWN else {}
 
 
 def _count_weights(folder: Path) -> int | None:

@@ -8,7 +8,6 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 
 import aiohttp  # noqa: F401  # takes a second, which no request should wait for
 import uvicorn
@@ -27,22 +26,9 @@ from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.endpoint import EndpointPolicy
 from cellduality_plugin.scoring import Score
 
-_HEALTH_HOLDS = 2.0
-"""Seconds for which the state of the policy is taken as known: requests without a token cause no load."""
+_HEALTH_HOLDS = 2.0  # seconds for which the policy's state is taken as known: requests without a token cause no load
+_BODY_BYTES, _BODY_SECONDS = 4 * 2**20, 30.0  # of a body at the most, and that it may take to come
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 180.0)
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much a server takes on.
-
-    OpenRLHF sends a whole batch at once and gives up after five refusals, a second apart: a batch has to find room.
-    """
-
-    at_once: int = 64  # rollouts that are judged at the same time; the clock of a dual starts with its turn
-    waiting: int = 8192  # rollouts that may wait beside them
-    body_bytes: int = 4 * 2**20
-    body_seconds: float = 30.0  # that a body may take to come
 
 
 class Metrics:
@@ -62,12 +48,18 @@ class Metrics:
 
 
 class RewardServer:
-    """Speaks OpenRLHF's remote-reward protocol to clients with the ``token``; closes ``policy`` in the end."""
+    """Speaks OpenRLHF's remote-reward protocol to clients with the ``token``; closes ``policy`` in the end.
 
-    def __init__(self, judge: Judge, policy: EndpointPolicy, token: str, limits: Limits = Limits()) -> None:
+    So many rollouts are judged ``at_once``, when the clock of their duals starts; as many may be ``waiting`` beside
+    them. A whole batch has to find room: OpenRLHF sends it at once, and gives up after five refusals, a second apart.
+    """
+
+    def __init__(
+        self, judge: Judge, policy: EndpointPolicy, token: str, *, at_once: int = 64, waiting: int = 8192
+    ) -> None:
         self.metrics = Metrics()
-        self._judge, self._policy, self._token, self._limits = judge, policy, token, limits
-        self._turns = asyncio.Semaphore(limits.at_once)
+        self._judge, self._policy, self._token, self._room = judge, policy, token, at_once + waiting
+        self._turns = asyncio.Semaphore(at_once)
         self._taken = self._running = 0  # rollouts that are judged or wait; those that are judged
         self.metrics.in_flight.set_function(lambda: self._running)
         self.metrics.queue.set_function(lambda: self._taken - self._running)
@@ -147,25 +139,25 @@ class RewardServer:
             raise HTTPException(401, "the token is missing or wrong", {"WWW-Authenticate": "Bearer"})
 
     def _check_room(self, items: int) -> None:
-        if self._taken + items > self._limits.at_once + self._limits.waiting:
+        if self._taken + items > self._room:
             raise HTTPException(429, f"{self._taken} rollouts are waiting already", {"Retry-After": "1"})
 
     async def _body(self, request: Request) -> bytes:
-        longest, body, close = self._limits.body_bytes, bytearray(), {"Connection": "close"}
-        too_long = HTTPException(413, f"the body is longer than {longest} bytes", close)
+        body, close = bytearray(), {"Connection": "close"}
+        too_long = HTTPException(413, f"the body is longer than {_BODY_BYTES} bytes", close)
         length = request.headers.get("content-length", "0")
-        if not length.isdecimal() or int(length[:20]) > longest:
+        if not length.isdecimal() or int(length[:20]) > _BODY_BYTES:
             raise too_long
 
         async def read() -> bytes:
             async for part in request.stream():
                 body.extend(part)
-                if len(body) > longest:
+                if len(body) > _BODY_BYTES:
                     raise too_long
             return bytes(body)
 
         try:
-            return await asyncio.wait_for(read(), self._limits.body_seconds)
+            return await asyncio.wait_for(read(), _BODY_SECONDS)
         except asyncio.TimeoutError:
             raise HTTPException(408, "the body did not come", close) from None
 
@@ -201,9 +193,9 @@ def serve(config: Config, *, host: str, port: int, waiting: int) -> None:
     token, made = protocol.find_token(host)
     judge, policy = open_judge(config)
     assert config.dual.endpoint is not None, "open_judge refuses a configuration without"
-    limits = Limits(at_once=config.dual.endpoint.concurrency, waiting=waiting)
+    server = RewardServer(judge, policy, token, at_once=config.dual.endpoint.concurrency, waiting=waiting)
     settings = uvicorn.Config(
-        RewardServer(judge, policy, token, limits).app,
+        server.app,
         access_log=False,
         log_level="warning",
         server_header=False,

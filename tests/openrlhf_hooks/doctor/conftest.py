@@ -58,17 +58,26 @@ class World:
         given = [word for word in more if not word.startswith("~")]
         return Run([*shlex.split(launch), trainer, *own, *given], dataclasses.replace(self.machine, **machine))
 
-    def found(self, *run: Any, **more: Any) -> str:
-        """Return what is found on the run: each severity and check once, in order of the alphabet."""
+    def found(self, *run: Any, files: Any = None, settings: Any = None, **more: Any) -> str:
+        """Return what is found on the run: each severity and check once, in order of the alphabet.
+
+        Files are written before (None: deleted), and settings of the configuration changed.
+        """
+        for name, text in (files or {}).items():
+            path = self.folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.unlink() if text is None else path.write_text(text)
+        self.configure(**(settings or {}))
         return ", ".join(sorted({f"{finding.severity} {finding.check}" for finding in examine(self.run(*run, **more))}))
 
     def configure(self, tasks: dict[str, Any] | None = None, **settings: Any) -> None:
         """Change settings of the configuration; those of a task are added to its others."""
-        path = self.folder / "data" / "cellduality.json"
-        values = json.loads(path.read_text())
-        for name, of_task in (tasks or {}).items():
-            values["tasks"][name] = {**values["tasks"].get(name, {}), **of_task}
-        path.write_text(json.dumps({**values, **settings}))
+        if tasks or settings:
+            path = self.folder / "data" / "cellduality.json"
+            values = json.loads(path.read_text())
+            for name, of_task in (tasks or {}).items():
+                values["tasks"][name] |= of_task
+            path.write_text(json.dumps({**values, **settings}))
 
 
 @pytest.fixture
@@ -77,9 +86,7 @@ def world(small_world, tmp_path, monkeypatch) -> World:
     folder = tmp_path / "run"
     shutil.copytree(small_world.data, folder / "data")
     shutil.copytree(small_world.model, folder / "model")
-    rows = [
-        row for row in read_jsonl(folder / "data" / "rl.jsonl") if "perturbation_identification" not in row["label"]
-    ]
-    write_jsonl(folder / "data" / "rl.jsonl", rows)  # five: a rollout batch
+    rows = [row for row in read_jsonl(folder / "data/rl.jsonl") if "perturbation_identification" not in row["label"]]
+    write_jsonl(folder / "data/rl.jsonl", rows)  # five: a rollout batch
     bound_agent_file(folder / "data" / "cellduality.json")
     return World(folder, Machine((3, 11), TESTED, host_memory=24 * GIB, variables={"PATH": os.defpath}))

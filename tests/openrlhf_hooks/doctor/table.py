@@ -25,7 +25,6 @@ DATE = (
     '{% if m.role != "user" %}<|end|>{% endif %}{% endfor %}'
 )
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
-FLASH = "--ds.attn_implementation flash_attention_2"
 
 # what is found | flags beside the good ones, of runs on a CPU and on eight cards
 RL_ON_CPU = """
@@ -132,7 +131,8 @@ def _rows(text: str, trainer: str, where: dict[str, Any]) -> Iterator[tuple[str,
         yield found, trainer, words, where
 
 
-NO_FLASH, PACKED = {**GPU, "has_flash_attention": False}, f"--ds.packing_samples {FLASH}"
+NO_FLASH = {**GPU, "has_flash_attention": False}
+PACKED = "--ds.packing_samples --ds.attn_implementation flash_attention_2"
 ONE_EACH, CPU, TORCHRUN = "--train.micro_batch_size 1", "cellduality-cpu", "torchrun --nproc-per-node"
 # what is found, whose run, its flags beside the good ones, where it is started
 COMMANDS: list[tuple[str, str, str, dict[str, Any]]] = [
@@ -167,45 +167,46 @@ COMMANDS: list[tuple[str, str, str, dict[str, Any]]] = [
     ("warning engine_cache", RL, "--vllm.gpu_memory_utilization 0.5", {**GPU, "gpu_memory": 2 * GIB + 76800}),
 ]  # fmt: skip
 
-IMPORT = "from openrlhf.utils.agent import AgentExecutorBase\n"
+ANOTHER = "from openrlhf.utils.agent import AgentExecutorBase\nclass AgentExecutor(AgentExecutorBase):\n    pass\n"
 OURS = "from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor\n"
+OURS += "class AgentExecutor(DualityExecutor):\n    pass\n"
+POSTPONED = "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    x: int\n"
+POSTPONED += "class AgentExecutor(A):\n    pass\n"
 FUNCTION = "def reward_func(queries, prompts, labels):\n    return []\n"
 AGENT, REWARD = "--train.agent_func_path {}/file.py", "~train.agent_func_path --reward.remote_url {}/file.py"
 ONE_TURN = "{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}{{ messages[0].content }}"
 
-CELLS, CELL = "data/cells.jsonl", '{{"id": "{}", "split": "{}", "labelled": true, "genes": []}}\n'
-# what is found, whose run, its flags, the file that is written (None: deleted), its text
-FILES: list[tuple[str, str, str, str, str | None]] = [
-    ("error agent_file", RL, AGENT, "file.py", "class Agent:\n    pass\n"),
-    ("error agent_file", RL, AGENT, "file.py", "from .mine import AgentExecutor\n"),
-    (
-        "error agent_file", RL, AGENT, "file.py", "from __future__ import annotations\n"
-        "from dataclasses import dataclass\n@dataclass\nclass A:\n    x: int\nclass AgentExecutor(A):\n    pass\n",
-    ),
-    (
-        "note agent_file", RL, f"{AGENT} ~data.label_key", "file.py",
-        f"{IMPORT}class AgentExecutor(AgentExecutorBase):\n    pass\n",
-    ),
-    ("error configuration", RL, AGENT, "file.py", AGENT_FILE.read_text(encoding="utf-8")),
-    ("error configuration", RL, AGENT, "file.py", f"{OURS}class AgentExecutor(DualityExecutor):\n    pass\n"),
-    ("error reward_file", RL, REWARD, "file.py", "def other():\n    pass\n"),
-    ("error reward_file", RL, f"{REWARD},b.py", "file.py", FUNCTION),
-    ("", RL, REWARD, "file.py", FUNCTION),
-    ("error configuration", RL, "", "data/cellduality.json", None),
-    ("error configuration", RL, "", "data/cellduality.json", "{"),
-    ("error any_update, error rl_rows, warning prompts_fill_rollouts", RL, "", "data/rl.jsonl", '{"input": "a"}\n'),
-    ("error sft_rows", SFT, "", "data/sft.jsonl", "[]\n"),
-    ("", RL, "", CELLS, CELL.format("set/AAAC-1", "train")),
-    ("error held_out_rows", SFT, "", CELLS, CELL.format("set/AAAC-1", "ood")),
-    ("error held_out_rows", RL, "", CELLS, CELL.format("set/AAAC-1", "test")),
-    ("error held_out_rows", RL, "", CELLS, CELL.format("set/another", "train")),
-    ("error model_folder", RL, "", "model/chat_template.jinja", "{{ raise_exception('never') }}"),
-    ("error end_of_response", SFT, "", "model/chat_template.jinja", ONE_TURN),
-    ("", RL, "", "model/chat_template.jinja", ONE_TURN),
-    ("warning date_in_template", RL, "", "model/chat_template.jinja", DATE),
-    ("warning checkpoints_there", RL, "", "checkpoints/_actor/latest", ""),
-    ("", RL, "--ckpt.load_enable", "checkpoints/_actor/latest", ""),
-]  # fmt: skip
+RL_ROWS, SFT_ROWS, CELLS, TEMPLATE = "data/rl.jsonl", "data/sft.jsonl", "data/cells.jsonl", "model/chat_template.jinja"
+CONFIG, CHECKPOINT, CELL = "data/cellduality.json", "checkpoints/_actor/latest", '{{"id": "{}", "split": "{}"}}\n'
+TRAINED, OF_A, OF_B = CELL.format("set/AAAC-1", "train"), '{"vocabulary": "a"}', '{"vocabulary": "b"}'
+# what is found, whose run, its flags, the files that are written (None: deleted)
+FILES: list[tuple[str, str, str, dict[str, str | None]]] = [
+    ("error agent_file", RL, AGENT, {"file.py": "class Agent:\n    pass\n"}),
+    ("error agent_file", RL, AGENT, {"file.py": "from .mine import AgentExecutor\n"}),
+    ("error agent_file", RL, AGENT, {"file.py": POSTPONED}),
+    ("note agent_file", RL, f"{AGENT} ~data.label_key", {"file.py": ANOTHER}),
+    ("error configuration", RL, AGENT, {"file.py": AGENT_FILE.read_text(encoding="utf-8")}),
+    ("error configuration", RL, AGENT, {"file.py": OURS}),
+    ("error reward_file", RL, REWARD, {"file.py": "def other():\n    pass\n"}),
+    ("error reward_file", RL, f"{REWARD},b.py", {"file.py": FUNCTION}),
+    ("", RL, REWARD, {"file.py": FUNCTION}),
+    ("error configuration", RL, "", {CONFIG: None}),
+    ("error configuration", RL, "", {CONFIG: "{"}),
+    ("error any_update, error rl_rows, warning prompts_fill_rollouts", RL, "", {RL_ROWS: '{"input": "a"}\n'}),
+    ("error sft_rows", SFT, "", {SFT_ROWS: "[]\n"}),
+    ("", RL, "", {CELLS: TRAINED}),
+    ("error held_out_rows", SFT, "", {CELLS: CELL.format("set/AAAC-1", "ood")}),
+    ("error held_out_rows", RL, "", {CELLS: CELL.format("set/AAAC-1", "test")}),
+    ("error held_out_rows", RL, "", {CELLS: CELL.format("set/another", "train")}),
+    ("", RL, "", {CELLS: TRAINED, f"{CELLS}.manifest.json": OF_A, f"{RL_ROWS}.manifest.json": OF_A}),
+    ("error held_out_rows", RL, "", {CELLS: TRAINED, f"{CELLS}.manifest.json": OF_A, f"{RL_ROWS}.manifest.json": OF_B}),
+    ("error model_folder", RL, "", {TEMPLATE: "{{ raise_exception('never') }}"}),
+    ("error end_of_response", SFT, "", {TEMPLATE: ONE_TURN}),
+    ("", RL, "", {TEMPLATE: ONE_TURN}),
+    ("warning date_in_template", RL, "", {TEMPLATE: DATE}),
+    ("warning checkpoints_there", RL, "", {CHECKPOINT: ""}),
+    ("", RL, "--ckpt.load_enable", {CHECKPOINT: ""}),
+]
 
 TRACES = {"traces": 1, "reward": "posterior"}
 # what is found when settings of the configuration are others
@@ -218,4 +219,9 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("note dual_calls", {"tasks": {ANNOTATION: TRACES}, "dual": {"max_new_tokens": 8}}),
     ("", {"tasks": {ANNOTATION: {**TRACES, "reward": "duality"}}, "dual": {"max_new_tokens": 8}}),
     ("note dual_calls, warning length_of_traces", {"tasks": {ANNOTATION: TRACES}, "dual": {}}),
+]
+RUNS = [
+    *COMMANDS,
+    *((found, trainer, words, {"files": files}) for found, trainer, words, files in FILES),
+    *((found, RL, "", {"settings": settings}) for found, settings in SETTINGS),
 ]

@@ -13,40 +13,16 @@ from cellduality_plugin.openrlhf_hooks.doctor.checks import CHECKS, examine
 from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT
 from cellduality_plugin.openrlhf_hooks.doctor.show import checks_as_markdown
 from tests.openrlhf_hooks.doctor import table
-from tests.openrlhf_hooks.doctor.table import ANNOTATION, CELL, CELLS, EIGHT, GENERATION, JOB, ON_GPU, PACKAGED
+from tests.openrlhf_hooks.doctor.table import ANNOTATION, EIGHT, GENERATION, JOB, ON_GPU, PACKAGED
 
 
-@pytest.mark.parametrize(("found", "trainer", "words", "where"), table.COMMANDS)
-def test_of_a_command(found, trainer, words, where, world):
+@pytest.mark.parametrize(("found", "trainer", "words", "where"), table.RUNS)
+def test_every_check_finds_what_it_is_for(found, trainer, words, where, world):
     assert world.found(trainer, words, **where) == found
 
 
-@pytest.mark.parametrize(("found", "trainer", "words", "name", "text"), table.FILES)
-def test_of_a_file(found, trainer, words, name, text, world):
-    path = world.folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    if text is not None:
-        path.write_text(text)
-    assert world.found(trainer, words) == found
-
-
-@pytest.mark.parametrize(("mine", "found"), [("a", ""), ("b", "error held_out_rows")])
-def test_of_rows_prepared_with_another_vocabulary(mine, found, world):
-    (world.folder / CELLS).write_text(CELL.format("set/AAAC-1", "train"))
-    for name, vocabulary in (("cells", mine), ("rl", "a")):
-        (world.folder / f"data/{name}.jsonl.manifest.json").write_text(json.dumps({"vocabulary": vocabulary}))
-    assert world.found(RL) == found
-
-
-@pytest.mark.parametrize(("found", "settings"), table.SETTINGS)
-def test_of_a_configuration(found, settings, world):
-    world.configure(**settings)
-    assert world.found(RL) == found
-
-
 def test_every_check_is_in_a_table_and_says_what_it_finds():
-    found = " ".join(row[0] for row in (*table.COMMANDS, *table.FILES, *table.SETTINGS))
+    found = " ".join(row[0] for row in table.RUNS)
     assert {check.name for check in CHECKS} == set(re.findall(r"\w+", found)) - {"error", "warning", "note"}
     stages: dict[str, set[str]] = {}
     for check in CHECKS:
@@ -62,19 +38,15 @@ def test_a_finding_says_where_and_how_to_mend_it_and_errors_come_first(world):
     assert all(finding.what and finding.where and finding.hint for finding in found)
 
 
-@pytest.mark.parametrize(
-    ("name", "settings", "what"),
-    [
+def test_calls_of_duals_that_reason_are_counted(world):
+    for name, settings, what in (
         (ANNOTATION, {"traces": 3, "hidden": 1}, "24 times: 4 labels x 3 traces, .*, the traces once a step"),
-        (ANNOTATION, {"traces": 1, "negatives": 1}, "6 times: 3 labels x 1 traces"),
+        (ANNOTATION, {"traces": 1, "negatives": 1, "hidden": 0.25}, "6 times: 3 labels x 1 traces"),
         (ANNOTATION, {"traces": 1, "reward": "likelihood"}, "4 times: 2 answers x 1 traces"),
         (GENERATION, {"traces": 2}, "8 times: 2 answers x 2 traces"),
-    ],
-)
-def test_calls_of_duals_that_reason_are_counted(name, settings, what, world):
-    world.configure({name: {"reward": "posterior", **settings}}, dual={"max_new_tokens": 8})
-    [found] = examine(world.run(RL))
-    assert re.search(what, found.what)
+    ):
+        world.configure({name: {"reward": "posterior", **settings}}, dual={"max_new_tokens": 8})
+        assert re.search(what, examine(world.run(RL))[-1].what)
 
 
 def test_reward_files_of_ours_are_in_order(world):

@@ -12,7 +12,7 @@ import pytest
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.openrlhf_hooks.remote.judge import open_judge
-from cellduality_plugin.openrlhf_hooks.remote.server import Limits, RewardServer
+from cellduality_plugin.openrlhf_hooks.remote.server import RewardServer
 
 TOKEN = "a-token-of-some-length"
 
@@ -41,12 +41,12 @@ class Client:
 def served(make_config, policy_server, small_world, serve_app, tmp_path) -> Iterator[Callable[..., Client]]:
     """Return a function that serves rewards, with the settings given, and gives a client."""
 
-    def serve(limits: Limits | None = None, endpoint: dict[str, Any] | None = None, **settings: Any) -> Client:
+    def serve(endpoint: dict[str, Any] | None = None, limits: Any = None, **settings: Any) -> Client:
         urls = {"urls": [policy_server.url], "model": "toy", "tokenizer": str(small_world.model)}
         dual = {"endpoint": {**urls, **(endpoint or {})}, **settings.pop("dual", {})}
         make_config(dual=dual, **settings)
         judge, policy = open_judge(Config.load(tmp_path / "cellduality.json"))
-        return Client(serve_app(RewardServer(judge, policy, TOKEN, limits or Limits()).app), http)
+        return Client(serve_app(RewardServer(judge, policy, TOKEN, **(limits or {})).app), http)
 
     with httpx.Client(timeout=20, trust_env=False, headers={"Connection": "close"}) as http:
         yield serve

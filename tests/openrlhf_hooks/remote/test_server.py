@@ -24,7 +24,6 @@ from typer.testing import CliRunner
 from cellduality_plugin.cli import app
 from cellduality_plugin.openrlhf_hooks.remote import server as room
 from cellduality_plugin.openrlhf_hooks.remote.protocol import MAX_ITEMS
-from cellduality_plugin.openrlhf_hooks.remote.server import Limits
 from tests.refused import refused
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -43,24 +42,15 @@ def client(served):
     return served(tasks=LIKELY)
 
 
-def test_several_rollouts_are_answered_in_their_order(client, posted, policy_server):
+def test_several_rollouts_are_answered_in_their_order_and_share_the_calls_of_their_row(client, posted, policy_server):
     policy_server.log_prob = lambda place: -1.0
-    reply = client.post(posted(TYPE, "T", "", "CD19+ B", "T"))
-    first, nothing, other, again = reply.json()["rewards"]
-    assert nothing == 0.0
-    assert first == again == other > 0.0
-    assert reply.json()["extra_logs"]["dual_answer_parsed"] == [1.0, 0.0, 1.0, 1.0]
-
-
-def test_answers_of_one_row_share_their_dual_calls_across_requests(client, posted, policy_server):
-    bodies = [posted(TYPE, answer) for answer in ("T", "CD19+ B") * 4]
-    policy_server.after = 0.1
-    with ThreadPoolExecutor(8) as threads:
-        replies = list(threads.map(client.post, bodies))
-    assert [reply.status_code for reply in replies] == [200] * 8
+    reply = client.post(posted(TYPE, "T", "", "CD19+ B", "T")).json()
+    first, nothing, other, again = reply["rewards"]
+    assert first == again == other > nothing == 0.0
+    assert reply["extra_logs"]["dual_answer_parsed"] == [1.0, 0.0, 1.0, 1.0]
     client.post(posted(TYPE, "T"))
     assert len(policy_server.asked) == client.metrics()["dual_requests_total"] == 2
-    assert client.metrics()["rewards_total"] == 9
+    assert client.metrics()["rewards_total"] == 5
     client.post(posted(TYPE, "T", row=1))
     assert len(policy_server.asked) == 3
 
@@ -76,21 +66,19 @@ class TestWhatIsRefused:
     def test_a_wrong_field_is_named_and_the_policy_not_asked(self, client, posted, policy_server):
         body = posted(TYPE)
         row = json.loads(body["labels"][0])
-        for change, named in [
-            ({"labels": ["[" * 10_000]}, "labels[0]"),
-            ({"labels": ['{"schema": 1, "task": "another", "id": "1"}']}, "labels[0]"),
-            ({"query": ["<answer>T</answer>"]}, "query[0]"),
-            ({"query": ["\ud800"]}, "body"),
-            *((change, "query") for change in ({"query": "ab"}, {"query": []}, {"query": ["a"] * (MAX_ITEMS + 1)})),
-            *((change, "prompts") for change in ({"prompts": ["a", "b"]}, {"prompts": [None]}, {"prompts": None})),
-            *(
-                ({"labels": [json.dumps({**row, **part})]}, "labels[0]")  # it lacks what its dual shows
-                for part in ({"known": {}}, {"unknown": "T"}, {"inputs": {}}, {"known": {"observed": "T"}})
-            ),
-        ]:
-            reply = client.post({**body, **change})
-            error = reply.json()["error"]
-            assert (reply.status_code, error.startswith(named), len(error) < 300) == (400, True, True), change
+        lacking = [{"known": {}}, {"unknown": "T"}, {"inputs": {}}, {"known": {"observed": "T"}}]  # what its dual shows
+        labels = "[" * 10_000, *(json.dumps({**row, **part}) for part in lacking)
+        for named, changes in {
+            "labels[0]": [{"labels": [label]} for label in labels],
+            "query[0]": [{"query": ["<answer>T</answer>"]}],
+            "body": [{"query": ["\ud800"]}],
+            "query": [{"query": "ab"}, {"query": []}, {"query": ["a"] * (MAX_ITEMS + 1)}],
+            "prompts": [{"prompts": ["a", "b"]}, {"prompts": [None]}, {"prompts": None}],
+        }.items():
+            for change in changes:
+                reply = client.post({**body, **change})
+                error = reply.json()["error"]
+                assert (reply.status_code, error.startswith(named), len(error) < 300) == (400, True, True), change
         assert policy_server.asked == []
 
     @pytest.mark.parametrize(
@@ -102,8 +90,9 @@ class TestWhatIsRefused:
             ("Content-Length: 10", b" ", 408),
         ],
     )
-    def test_a_body_that_is_no_request_or_too_long_or_does_not_come(self, head, body, status, served):
-        client = served(Limits(body_bytes=2000, body_seconds=0.2), tasks=LIKELY)
+    def test_a_body_that_is_no_request_or_too_long_or_does_not_come(self, head, body, status, client, monkeypatch):
+        monkeypatch.setattr(room, "_BODY_BYTES", 2000)
+        monkeypatch.setattr(room, "_BODY_SECONDS", 0.2)
         with socket.create_connection(client.host.split(":"), timeout=10) as connection:
             usual = "POST / HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer a-token-of-some-length\r\n"
             connection.sendall(f"{usual}{head}\r\n\r\n".encode() + body)
@@ -111,7 +100,7 @@ class TestWhatIsRefused:
         assert client.metrics()[f'requests_total{{code="{status}"}}'] == 1
 
     def test_what_is_past_the_bound_is_told_when_to_come_again(self, served, posted, policy_server):
-        client = served(Limits(at_once=1, waiting=2), tasks=LIKELY)
+        client = served(limits={"at_once": 1, "waiting": 2}, tasks=LIKELY)
         bodies = [posted(TYPE, row=row) for row in range(12)]
         policy_server.after = 1.0
         with ThreadPoolExecutor(12) as threads:
@@ -145,24 +134,24 @@ def test_anything_at_all_gets_a_4xx_or_a_reward(data, client, posted):
     assert reply.status_code == 400 or math.isfinite(reply.json()["rewards"])
 
 
-class TestFaults:
-    def test_a_policy_that_fails_costs_one_reward(self, served, posted, policy_server, said):
-        client = served(tasks=LIKELY, endpoint={"retries": 0})
-        client.post(posted(TYPE, row=1))  # now it knows the length of the context, and asks nothing but rewards
-        policy_server.script = [said(body=b"\xff")]
-        reply = client.post(posted(TYPE)).json()
-        assert (reply["rewards"], reply["extra_logs"]["dual_failed"]) == (0.0, 1.0)
-        assert client.metrics()['failures_total{cause="malformed"}'] == 1
-        assert client.post(posted(TYPE)).json()["rewards"] > 0.0  # asked anew, though the row is the same
+def test_a_policy_that_fails_costs_one_reward(served, posted, policy_server, said):
+    client = served(tasks=LIKELY, endpoint={"retries": 0})
+    client.post(posted(TYPE, row=1))  # now it knows the length of the context, and asks nothing but rewards
+    policy_server.script = [said(body=b"\xff")]
+    reply = client.post(posted(TYPE)).json()
+    assert (reply["rewards"], reply["extra_logs"]["dual_failed"]) == (0.0, 1.0)
+    assert client.metrics()['failures_total{cause="malformed"}'] == 1
+    assert client.post(posted(TYPE)).json()["rewards"] > 0.0  # asked anew, though the row is the same
 
-    def test_an_error_of_ours_is_one_500_and_the_server_goes_on(self, client, posted, monkeypatch, caplog):
-        with monkeypatch.context() as patch:
-            patch.setattr(room.protocol, "reply", lambda scores: {}["wrong"])
-            assert client.post(posted(TYPE)).status_code == 500
-        assert client.post(posted(TYPE)).status_code == 200
-        metrics = client.metrics()
-        assert metrics['requests_total{code="500"}'] == metrics['requests_total{code="200"}'] == 1
-        assert "KeyError: 'wrong'" in caplog.text
+
+def test_an_error_of_ours_is_one_500_and_the_server_goes_on(client, posted, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        patch.setattr(room.protocol, "reply", lambda scores: {}["wrong"])
+        assert client.post(posted(TYPE)).status_code == 500
+    assert client.post(posted(TYPE)).status_code == 200
+    metrics = client.metrics()
+    assert metrics['requests_total{code="500"}'] == metrics['requests_total{code="200"}'] == 1
+    assert "KeyError: 'wrong'" in caplog.text
 
 
 def test_health_tells_whether_the_policy_answers(client, policy_server, monkeypatch):

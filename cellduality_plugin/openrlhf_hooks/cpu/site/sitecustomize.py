@@ -6,30 +6,19 @@ import sys
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
-_HERE = os.path.dirname(os.path.abspath(__file__))
 
-
-def _run(spec: ModuleSpec) -> ModuleType:
+def _run(spec: ModuleSpec | None) -> ModuleType | None:
+    if spec is None or spec.loader is None:
+        return None
     module = importlib.util.module_from_spec(spec)
-    if spec.loader is not None:
-        spec.loader.exec_module(module)
+    spec.loader.exec_module(module)
     return module
 
 
-def _register_patches() -> None:
-    # By path: importing it as part of its package would import the package in every process.
-    path = os.path.join(os.path.dirname(_HERE), "post_import.py")
-    spec = importlib.util.spec_from_file_location("_cellduality_post_import", path)
-    if spec is not None:
-        _run(spec).install()
-
-
-def _run_hidden_sitecustomize() -> None:
-    others = [folder for folder in sys.path if os.path.abspath(folder or os.curdir) != _HERE]
-    spec = PathFinder.find_spec("sitecustomize", others)
-    if spec is not None:
-        _run(spec)
-
-
-_register_patches()
-_run_hidden_sitecustomize()
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_PATCHES = os.path.join(os.path.dirname(_HERE), "post_import.py")
+# By path: importing it as part of its package would import the package in every process.
+if (_post_import := _run(importlib.util.spec_from_file_location("_cellduality_post_import", _PATCHES))) is not None:
+    _post_import.install()
+_OTHERS = [folder for folder in sys.path if os.path.abspath(folder or os.curdir) != _HERE]
+_run(PathFinder.find_spec("sitecustomize", _OTHERS))

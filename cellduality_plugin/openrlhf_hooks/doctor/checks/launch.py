@@ -42,7 +42,7 @@ def corrected_flags(run: Run) -> Found:
 @check()
 def flags_for_a_gpu(run: Run) -> Found:
     if run.on_cpu:
-        refuse_gpu_only(run.words)
+        refuse_gpu_only(run.trainer, run.flags)
     elif run.machine.unusable and not run.is_elsewhere:
         what = f"torch sees none of the cards of driver {run.machine.unusable}"
         yield error(what, "torch", "CUDA 13 needs driver 580 or newer: update it, or ask for cards (nvidia-smi)")
@@ -140,8 +140,8 @@ def enough_cards(run: Run) -> Found:
         if needed > free:
             what = f"the run asks Ray for {needed} cards, a CPU each, and there is {run.cluster}"
             yield (error if needed > total else warning)(what, where, hint)
-    elif run.on_cpu:
-        slots(run.words, run.variables)
+    elif run.on_cpu and run.is_rl:
+        slots(run.flags, run.variables)
     elif not run.is_elsewhere and needed > run.machine.gpus > 0:
         yield error(f"the run asks for {needed} cards, and there are {run.machine.gpus}", where, hint)
 

@@ -125,23 +125,19 @@ def model_folder(run: Run) -> Found:
 
 
 @check(RL)
-def rl_rows(run: Run, config: Config, tokenizer: Any) -> Found:
+def rl_rows(run: Run, config: Config, tokenizer: Any) -> None:
     limit = run.get("rollout.max_new_tokens") or 0
     for path in run.row_files:
         questions = preflight.rl_questions(path, config, preflight.Lengths(tokenizer), limit)
         preflight.longest_of(questions, run.get("data.max_len"), path)
-    yield from ()
 
 
 @check()
 def held_out_rows(run: Run) -> Found:
     hint = "pass the rows that were prepared with this configuration; choose traces again (cellduality traces filter)"
     for path in run.row_files:
-        where, folder = (
-            f"{run.rows_flag} {path}",
-            run.config_path.parent if run.is_ours and run.config_path else path.parent,
-        )
-        cells, found = folder / "cells.jsonl", Counter[str]()
+        where, beside = f"{run.rows_flag} {path}", run.config_path if run.is_ours and run.config_path else path
+        cells, found = beside.parent / "cells.jsonl", Counter[str]()
         if splits := _splits(cells):
             with contextlib.suppress(CellDualityError):  # another check says so
                 found.update(splits.get(str(row["id"]), "") for row in read_jsonl(path) if "id" in row)
@@ -173,11 +169,10 @@ def _vocabulary(path: Path) -> str:
 
 
 @check(SFT)
-def sft_rows(run: Run, tokenizer: Any) -> Found:
+def sft_rows(run: Run, tokenizer: Any) -> None:
     for path in run.row_files:
         questions = preflight.sft_questions(path, preflight.Lengths(tokenizer))
         preflight.longest_of(questions, run.get("data.max_len"), path)
-    yield from ()
 
 
 @check()

@@ -12,7 +12,6 @@ from cellduality_plugin.openrlhf_hooks.doctor.run import PASS_AGENT, Run
 
 
 def _ours(run: Run) -> bool:
-    """Return whether the rows are ours."""
     return not run.is_rl or run.is_ours
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import pytest
 from openrlhf.utils.agent import SingleTurnAgentExecutor
 from vllm import SamplingParams
@@ -13,42 +17,96 @@ from vllm.exceptions import VLLMValidationError
 from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
 from cellduality_plugin.chat import render
+from cellduality_plugin.examples import Example
 from cellduality_plugin.openrlhf_hooks import executor as executor_module
+from cellduality_plugin.openrlhf_hooks.executor import DualityExecutor
 from cellduality_plugin.policies import tokens as engine_policy
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.settings import DualSettings
 from cellduality_plugin.policies.tokens import EnginePolicy
-from cellduality_plugin.tasks import TASKS
+from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.tasks.base import FORMAT_RULE
+from tests.contract.engine import ScriptedEngine
 from tests.refused import refused
+from tests.stack.score_in_engine import asked
 
 TYPE, CELL = "cell_type_annotation", "conditional_cell_generation"
 
 
+@dataclass
+class Scene:
+    """One RL row in the policy's own tokens, the engine that answers it, and the executor that judges the answers."""
+
+    task: DualTask
+    example: Example
+    prompt: str
+    tokens: list[int]
+    label: str | None
+    engine: ScriptedEngine
+    executor: Any
+
+    def roll(self, samples: int = 1, params: Any = None, length: int = 256) -> list[dict[str, Any]]:
+        """Return the rollouts of one group, made at the same time with the same sampling parameters."""
+        given = (self.prompt, self.label, params or SamplingParams(max_tokens=64), length, self.engine.tokenizer)
+
+        async def group() -> list[dict[str, Any]]:
+            rollouts = await asyncio.gather(*(self.executor.execute(*given, self.engine) for _ in range(samples)))
+            if getattr(self.executor, "_frozen", None) is not None:
+                await self.executor._frozen.close()
+            return rollouts
+
+        return asyncio.run(group())
+
+    def rewards(self, samples: int = 1, **how: Any) -> list[float]:
+        return [rollout["reward"] for rollout in self.roll(samples, **how)]
+
+
+@pytest.fixture
+def tokenizer(small_world):
+    return small_world.tokenizer
+
+
+@pytest.fixture
+def scene(cell, vocabulary, tokenizer, make_config, tmp_path) -> Callable[..., Scene]:
+    """Return a function that makes a scene: answers and the dual are right unless others are given.
+
+    Of the settings of a run, those of the one task are ``task``.
+    """
+
+    def make(name=TYPE, *answers, rebuilt=None, engine=None, task=None, **settings) -> Scene:
+        pair = TASKS[name]
+        gold = pair.example(cell, hidden=0.25, labelled=True, rng=np.random.default_rng(0)).gold
+        example = pair.example(cell, hidden=0.25, labelled=False, rng=np.random.default_rng(0))
+        prompt, tokens = asked(tokenizer, pair.primal_prompt(example.inputs, vocabulary))
+        if task is not None:
+            settings["tasks"] = {name: {"pair": name, **task}}
+        make_config(**settings)
+        said = [*map(pair.answer_response, answers or [gold])]
+        dual = pair.rebuilt_response(example.unknown) if rebuilt is None else rebuilt
+        scripted = ScriptedEngine(tokenizer, tokens, said, dual, **(engine or {}))
+        executor = DualityExecutor(tmp_path / "cellduality.json")
+        return Scene(pair, example, prompt, tokens, example.to_label(), scripted, executor)
+
+    return make
+
+
 @pytest.mark.parametrize("name", TASKS)
-def test_the_engine_that_made_the_rollout_plays_the_dual(name, scene, vocabulary, tokenizer):
-    at = scene(name, dual={"temperature": 0.25})
-    [rollout] = at.roll()
-    assert rollout["reward"] == rollout["scores"] == 1.0
+def test_the_engine_plays_the_dual_and_the_trained_tokens_are_those_of_the_stock_rollout(
+    name, scene, vocabulary, tokenizer
+):
+    at, sampling = scene(name, dual={"temperature": 0.25}), SamplingParams(max_tokens=64, logprobs=1)
+    [ours] = at.roll(params=sampling)
+    assert ours["reward"] == ours["scores"] == 1.0
     value = at.task.parse_answer(at.engine.answers[0], vocabulary).value
     [(tokens, params)] = at.engine.duals
     assert tokens == render(tokenizer, at.task.dual_prompt(at.example.known, value, vocabulary))
     assert tokens[0] == tokenizer.bos_token_id
     assert tokenizer.unk_token_id not in tokens
     assert (params.temperature, params.max_tokens) == (0.25, 256 - len(tokens))
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_the_trained_tokens_are_those_of_the_stock_rollout(name, scene):
-    at, params = scene(name), SamplingParams(max_tokens=64, logprobs=1)
-    [ours] = at.roll(params=params)
     at.executor = SingleTurnAgentExecutor(None)
-    [stock] = at.roll(params=params)
+    [stock] = at.roll(params=sampling)
+    assert ours == {**stock, **{name: ours[name] for name in ("reward", "scores", "extra_logs")}}
     assert ours.keys() == stock.keys()
-    filled = {"reward": ours["reward"], "scores": ours["scores"], "extra_logs": ours["extra_logs"]}
-    assert ours == {**stock, **filled}
-    assert ours["observation_tokens"][: len(at.tokens)] == at.tokens
-    assert ours["action_ranges"] == [(len(at.tokens), len(ours["observation_tokens"]))]
 
 
 @pytest.mark.parametrize("kind", ["special tags", "opened trace", "opened trace, special tags"])
@@ -131,15 +189,14 @@ def test_a_frozen_dual_is_played_at_the_endpoint_and_not_by_the_engine(
     at = scene(TYPE, "T", rebuilt="nothing to read", dual={"player": "frozen", "endpoint": endpoint})
     policy_server.text = at.task.rebuilt_response(at.example.unknown)
     assert at.rewards(4) == [1.0] * 4
-    assert (len(at.engine.rollouts), at.engine.duals, len(policy_server.asked)) == (4, [], 1)
+    assert (at.engine.rollouts, at.engine.duals, len(policy_server.asked)) == (4, [], 1)
 
 
 def test_a_dual_without_room_for_its_prompt_earns_nothing(scene, tokenizer):
     at = scene(CELL)  # its question is short, its dual holds a whole cell
     room = len(tokenizer(at.engine.answers[0])["input_ids"]) + 1
     [rollout] = at.roll(params=SamplingParams(max_tokens=room), length=len(at.tokens) + room)
-    assert not at.engine.duals
-    assert (rollout["reward"], rollout["scores"], rollout["truncated"]) == (0.0, 0.0, False)
+    assert (rollout["reward"], rollout["truncated"], at.engine.duals) == (0.0, False, [])
     assert (rollout["extra_logs"]["dual_failed"], rollout["extra_logs"]["dual_answer_parsed"]) == (1.0, 1.0)
 
 
@@ -160,45 +217,36 @@ def test_an_engine_that_is_dead_ends_the_run(scene):
         scene(engine={"dual_fails": EngineDeadError()}).roll()
 
 
-class TestMistakesOfTheUser:
-    """None of them may cost a rollout to find out."""
-
-    def test_a_model_without_a_chat_template_is_refused(self, scene):
-        at = scene()
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ('{"schema":1}', "malformed-row"),
+        (None, "malformed-row"),
+        ({}, "needs-gold"),
+        ({"task": "drug_response"}, "unknown-task"),
+        ("no template", "no-chat-template"),
+    ],
+)
+def test_a_mistake_of_the_user_costs_no_rollout(change, code, scene):
+    at = scene(task={"reward": "oracle"})
+    if change == "no template":
         at.engine.tokenizer = copy.deepcopy(at.engine.tokenizer)
         at.engine.tokenizer.chat_template = None
-        with refused("no-chat-template"):
-            at.roll()
-        assert not at.engine.rollouts
-
-    @pytest.mark.parametrize(
-        ("label", "code"),
-        [
-            (lambda label: "", "malformed-row"),
-            (lambda label: '{"schema":1}', "malformed-row"),
-            (lambda label: None, "malformed-row"),
-            (lambda label: label, "needs-gold"),
-            (lambda label: json.dumps({**json.loads(label), "task": "drug_response"}), "unknown-task"),
-        ],
-    )
-    def test_a_label_that_cannot_be_judged_is_refused(self, label, code, scene):
-        at = scene(task={"reward": "oracle"})
-        at.label = label(at.label)
-        with refused(code):
-            at.roll()
-        assert not at.engine.rollouts
-
-    def test_an_endpoint_that_is_no_address_stops_the_executor(self, scene):
-        with refused("no-address"):
-            scene(dual={"player": "frozen", "endpoint": {"urls": ["localhost:8000"], "model": "toy"}})
+    else:
+        at.label = json.dumps({**json.loads(at.label), **change}) if isinstance(change, dict) else change
+    with refused(code):
+        at.roll()
+    assert not at.engine.rollouts
+    with refused("no-address"):
+        scene(dual={"player": "frozen", "endpoint": {"urls": ["localhost:8000"], "model": "toy"}})
 
 
 class TestTheEngineAsAPolicy:
-    PROMPT = "Observed genes: CD74 CD79A"
+    PROMPT, RESPONSE = "Observed genes: CD74 CD79A", "<answer> MS4A1 </answer>"
 
     @pytest.fixture
     def engine(self, scene):
-        return scene().engine
+        return scene(engine={"likely": lambda token: -float(token)}).engine
 
     @pytest.fixture
     def ask(self, engine, tokenizer):
@@ -207,27 +255,22 @@ class TestTheEngineAsAPolicy:
             getattr(EnginePolicy(engine, tokenizer, length, DualSettings()), call)(*arguments)
         )
 
-    def test_log_probs_are_those_of_the_response_and_of_nothing_before_it(self, ask, engine, tokenizer):
-        response = "<answer> HLA-DRA MS4A1 </answer>"
+    def test_log_probs_are_those_of_the_response_and_what_does_not_fit_is_not_asked(self, ask, engine, tokenizer):
         start = len(render(tokenizer, self.PROMPT))
-        assert ask("log_probs", self.PROMPT, response) == [-float(place) for place in range(start, start + 4)]
+        found = ask("log_probs", self.PROMPT, self.RESPONSE, length=start + 4)  # vLLM decodes one token at least
+        assert found == [-float(place) for place in range(start, start + 3)]
         [(tokens, params)] = engine.duals
-        assert tokens[start:] == tokenizer(response, add_special_tokens=False)["input_ids"]
+        assert tokens[start:] == tokenizer(self.RESPONSE, add_special_tokens=False)["input_ids"]
         assert (params.max_tokens, params.prompt_logprobs) == (1, 0)
-
-    def test_what_does_not_fit_is_refused_without_asking(self, ask, engine, tokenizer):
-        response, start = "<answer> MS4A1 </answer>", len(render(tokenizer, self.PROMPT))
-        assert len(ask("log_probs", self.PROMPT, response, length=start + 4)) == 3  # vLLM decodes one token at least
-        for call, asked in (("log_probs", response), ("choice_log_probs", [response, "<answer> CD19+ B </answer>"])):
+        for call, what in (("log_probs", self.RESPONSE), ("choice_log_probs", [self.RESPONSE, "<answer> T </answer>"])):
             with pytest.raises(PolicyError, match="prompt_too_long"):
-                ask(call, self.PROMPT, asked, length=start + 3)
+                ask(call, self.PROMPT, what, length=start + 3)
         assert len(engine.duals) == 1
 
     def test_a_choice_is_asked_about_where_the_responses_branch_and_nowhere_else(self, ask, engine, tokenizer):
-        responses = ["<answer> T </answer>", "<answer> CD19+ B </answer>", "<answer> CD56+ NK </answer>"]
-        found = ask("choice_log_probs", self.PROMPT, responses)
-        parts = ("<answer>", "T", "CD19+ B", "CD56+ NK")
-        opening, *labels = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in parts)
+        parts = ("T", "CD19+ B", "CD56+ NK")
+        found = ask("choice_log_probs", self.PROMPT, [f"<answer> {part} </answer>" for part in parts])
+        opening, *labels = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in ("<answer>", *parts))
         [(tokens, params)] = engine.duals
         assert tokens == render(tokenizer, self.PROMPT) + opening
         assert sorted(params.logprob_token_ids) == sorted(label[0] for label in labels)
