@@ -21,7 +21,7 @@ for task in $BENCHMARK_TASKS; do
     for kind in constant $KINDS; do
       folder="$RUNS_DIR/$task/$caching/$kind"
       [[ ! -f "$folder/.finished-grpo" ]] || continue
-      for_real "${bench[@]}" --arm "$task" "$caching" "$kind" --rows "$((STEPS * ROLLOUT_BATCH))"
+      for_real "${bench[@]}" --arm "$task/$caching/$kind" --rows "$((STEPS * ROLLOUT_BATCH))"
       stage="[$task, $kind, prefix caching $caching]" RUN_DIR="$folder" CONFIG="$folder/data/cellduality.json" ACTOR_LR=0 bash "$root/recipes/grpo.sh" "$@"
     done
   done
