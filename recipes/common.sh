@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # shellcheck disable=SC2034,SC2154  # variables that recipes set and read
 # What all recipes share: messages, the profile, and the one way a stage is run. Sourced, never run.
+set -euo pipefail
 presets+=() # of a recipe: its own defaults
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
@@ -26,10 +27,9 @@ find_python() {
 
 # The profile (`by_cards`) and why, by the cards that are there and visible; the smallest counts.
 choose_profile() {
-  local sizes=() gib
+  local sizes=() visible=() cards gib
   mapfile -t sizes < <(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | sort -n | grep -x '[0-9]*')
   if [[ -n "${CUDA_VISIBLE_DEVICES+set}" ]]; then
-    local visible=()
     IFS=, read -ra visible <<<"$CUDA_VISIBLE_DEVICES"
     sizes=("${sizes[@]:0:${#visible[@]}}")
   fi
@@ -110,15 +110,13 @@ fi
 perform() { # COMMAND...: with DRY_RUN=1 it is printed
   if [[ "$DRY_RUN" != 1 ]]; then "$@"; else printf '%q ' "$@" && echo; fi
 }
+quietly() { if [[ "$DRY_RUN" != 1 ]]; then "$@" >/dev/null; else perform "$@"; fi; }
 for_real() { if [[ "$DRY_RUN" != 1 ]]; then "$@"; fi; } # COMMAND...: of which a dry run says nothing
 
 set_up() {
   if [[ "$SET_UP" == 0 ]]; then return; fi # the environment in VENV is taken as it is
-  if [[ "$DRY_RUN" == 1 ]]; then
-    echo "bash recipes/setup.sh"
-  else
-    PROFILE="$PROFILE" VENV="$VENV" bash "$root/recipes/setup.sh"
-  fi
+  if [[ "$DRY_RUN" == 1 ]]; then echo "bash recipes/setup.sh" && return; fi
+  PROFILE="$PROFILE" VENV="$VENV" bash "$root/recipes/setup.sh"
 }
 
 # One run at a time in a folder. The lock is freed by the kernel when the recipe ends, however it ends.
@@ -134,14 +132,16 @@ lock_run() {
   if [[ ! -f "$RUN_DIR/run.toml" || "$0" == *grpo_duality.sh ]]; then echo "$run_file" >"$RUN_DIR/run.toml"; fi
 }
 
+begin_stage() {
+  set_up
+  lock_run
+}
+
 # run NAME EXPECTED_SECONDS COMMAND...: one supervised stage with a log, live progress and a clean end.
 run() {
   local name="$1" expect="$2"
   shift 2
-  if [[ "$DRY_RUN" == 1 ]]; then
-    perform "$@"
-    return
-  fi
+  if [[ "$DRY_RUN" == 1 ]]; then perform "$@" && return; fi
   mkdir -p "$RUN_DIR/logs"
   printf '%q ' "$@" >"$RUN_DIR/logs/$name.command" # for the report
   python -m cellduality_plugin.openrlhf_hooks.supervise --run-dir "$RUN_DIR" --stage "${stage:+$stage }$name" \
@@ -184,8 +184,7 @@ train_sft() {
 
 # pack_model FOLDER CONFIG: all that the use of a trained model needs, into its folder.
 pack_model() {
-  local pack=(cellduality pack "$1" --data "$data" --config "$2" --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS")
-  if [[ "$DRY_RUN" == 1 ]]; then perform "${pack[@]}"; else "${pack[@]}" >/dev/null; fi
+  quietly cellduality pack "$1" --data "$data" --config "$2" --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS"
 }
 
 # evaluate_models DATA SPLIT OUT FLAG...: the checkpoints of `models` (--model NAME=FOLDER ...) on held-out cells.

@@ -6,10 +6,8 @@
 #   bash recipes/evaluate.sh --decode greedy         # further arguments go to cellduality evaluate
 #
 # What was stopped goes on where it was; what was answered and is unchanged is not asked again.
-set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-set_up
-lock_run
+begin_stage
 models=()
 if [[ "$BASE_MODEL" != small-llama ]]; then models+=(--model "base=$base"); fi # that has not learned a word
 models+=(--model "SFT=$sft") curves=(--curves "SFT=$RUN_DIR/tensorboard/sft") last="$sft"

@@ -13,7 +13,6 @@
 #   DRY_RUN=1 bash recipes/grpo_duality.sh                         # prints the exact commands
 #   RUN_FILE=runs/cpu/run.toml bash recipes/grpo_duality.sh --set sft.epochs=4 --set RUN_DIR=runs/longer
 #   bash recipes/grpo_duality.sh --help                            # every setting
-set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 say "CellDuality, profile $PROFILE, into $RUN_DIR"
@@ -25,8 +24,7 @@ stages+=(sft)
 if [[ "$AUDIT" != 0 ]]; then stages+=(audit); fi
 stages+=("$rl" evaluate)
 of=$((${#stages[@]} + 1)) at=1
-stage="[1/$of]" set_up
-lock_run
+stage="[1/$of]" begin_stage
 for name in "${stages[@]}"; do
   at=$((at + 1))
   further=()

@@ -28,7 +28,6 @@
 # - which cells InstructCell tests on cannot be had again (`cellduality data info NAME` says so of each set); of the
 #   mouse sets, of which none trains, all cells are asked about, by human orthologues.
 # Distances of cells are in our space, not scGPT's: they are not to be put beside the paper's.
-set -euo pipefail
 # One labelled cell of every class is the least, where there are few; of sciplex3 a class is a drug at a dose.
 labels=he_2020_liver=140,segerstolpe_2016=140,xin_2016=140,human_immune=280,gse149383=140,gse117872=140,sciplex3=1520,l1000=1520
 presets=(PROFILE=a6000x8 VALIDITY_POWER=0 SMALL_CLASSES=drop HELD_OUT= REWARDS=

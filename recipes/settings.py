@@ -8,6 +8,7 @@ Without any package: recipes/common.sh asks before there is an environment.
 from __future__ import annotations
 
 import difflib
+import itertools
 import json
 import os
 import re
@@ -232,7 +233,7 @@ def resolved(given: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str,
 def run_file(values: Mapping[str, str], without: str = "run") -> str:
     """Return the file that gives these settings again."""
     lines = [f'profile = "{values["PROFILE"]}"']
-    for setting in [setting for setting in SETTINGS.values() if setting.section != without]:
+    for setting in (setting for setting in SETTINGS.values() if setting.section != without):
         text = values[setting.variable]
         text = text if re.fullmatch(_NUMBER, text) else json.dumps(text, ensure_ascii=False)
         lines.append(f"{f'{setting.place} = {text}':46} # {setting.variable} ({setting.says()}): {setting.meaning}")
@@ -278,8 +279,8 @@ def assignments(recipe: str, by_cards: str, words: list[str]) -> str:
     lines += [f"expected[{stage[9:]}]={profile.pop(stage)}" for stage in [*profile] if stage.startswith("expected.")]
     defaults = checked(f" (profile {name})", profile, formulas=True) | presets
     if "--help" in rest:
-        header = Path(recipe).read_text(encoding="utf-8").partition("\nset ")[0]
-        usage = re.findall("^#(?!!) ?(.*)", header, re.MULTILINE)
+        lines_of = Path(recipe).read_text(encoding="utf-8").splitlines()[1:]
+        usage = [line[2:] for line in itertools.takewhile(lambda line: line.startswith("#"), lines_of)]
         usage += ["", "Settings, for --set and for a RUN_FILE:", run_file(resolved({"PROFILE": name}, defaults), "")]
         return f"printf '%s\\n' {shlex.join(usage)}; exit"
     values = resolved(given, defaults)

@@ -40,6 +40,11 @@ SETTINGS = """
 """
 SMALL = {"VENV": sys.prefix, **dict(setting.split("=", 1) for setting in SETTINGS.split())}
 
+MAX_LEN = 128
+TOKEN = "a-token-for-the-stack"
+QUANTUM = 2**-10
+"""By which a reward of log-probabilities may differ: they depend on who shares a batch, in bf16."""
+
 # What `cellduality_plugin.monitors` reports for every rollout, whatever the tasks.
 KEYS = """
     answer_parsed copied/rebuilt copied/response distinct_answers failed failed/no_answer failed/other groups
@@ -66,7 +71,7 @@ class Run:
             self.process = subprocess.Popen(
                 command,
                 cwd=folder,
-                env={**inherited, **SMALL, "RUN_DIR": str(folder), **variables},
+                env={**inherited, **SMALL, "RUN_DIR": str(folder), "PYTHONPATH": str(ROOT), **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -82,9 +87,14 @@ class Run:
         """Return the exit code, once the command has ended."""
         return self.process.wait(timeout)
 
-    def interrupt(self) -> None:
-        """Do what Ctrl-C does."""
-        os.killpg(self.process.pid, signal.SIGINT)
+    def ends_well(self, timeout: float = 300) -> Run:
+        """Return the run, once the command has ended without a failure."""
+        assert self.end(timeout) == 0, self.printed[-20_000:]
+        return self
+
+    def signal(self, number: int = signal.SIGINT) -> None:
+        """Do what Ctrl-C does, or send another signal."""
+        os.killpg(self.process.pid, number)
 
     def until(self, happened: Callable[[], bool], timeout: float = 180) -> None:
         """Return when ``happened()``; fail if the command ends first."""
@@ -152,10 +162,13 @@ def whole_run(tmp_path_factory, recipe) -> Run:
 
     SFT and data serve the other tests too.
     """
-    run = recipe(tmp_path_factory.mktemp("whole") / "run", "grpo_duality.sh", GPUS="2")
-    code = run.end(timeout=1800)
-    assert code == 0, run.printed
-    return run
+    return recipe(tmp_path_factory.mktemp("whole") / "run", "grpo_duality.sh", GPUS="2").ends_well(1800)
+
+
+@pytest.fixture(scope="session")
+def cellduality(start) -> Callable[..., Run]:
+    """Return a function that runs a command of ours in a folder, on the trainer's machine, to its good end."""
+    return lambda folder, *words: start(folder, *CPU, *CELLDUALITY, *map(str, words)).ends_well(600)
 
 
 def free_port() -> int:
@@ -184,14 +197,41 @@ def serve_policy(start) -> Callable[..., AbstractContextManager[str]]:
             "--model", str(model), "--served-model-name", "sft",
             "--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(max_len), "--dtype", "bfloat16",
             "--enforce-eager", "--seed", "1", "--no-enable-chunked-prefill", "--max-num-batched-tokens", "8192",
-            PYTHONPATH=str(ROOT),
         )  # fmt: skip
         run.until(lambda: answers(f"http://127.0.0.1:{port}/health"), timeout=300)
         yield f"http://127.0.0.1:{port}/v1"
-        run.interrupt()
+        run.signal()
         run.end(60)
 
     return serve
+
+
+@pytest.fixture(scope="session")
+def serve_reward(start) -> Callable[[Path, Path], Run]:
+    """Return a function that starts a reward server of a configuration in a folder."""
+    words = (sys.executable, *CELLDUALITY[1:], "serve-reward", "--port", "0", "--config")
+    return lambda folder, config: start(folder, *words, str(config), CELLDUALITY_TOKEN=TOKEN)
+
+
+def port_of(server: Run) -> int:
+    """Return where a reward server listens, as soon as it does."""
+    server.until(lambda: "--reward.remote_url" in server.printed)
+    return int(server.printed.strip().strip("/").rpartition(":")[2])
+
+
+@pytest.fixture(scope="session")
+def score_in_engine(start) -> Callable[..., dict[str, list[float]]]:
+    """Return a function that scores rollouts under configurations as the agent does; it gives the rewards of each."""
+
+    def score(folder: Path, model: Path, rollouts: list[dict[str, Any]], *configs: Path) -> dict[str, list[float]]:
+        folder.mkdir()
+        told, found = folder / "rollouts.json", folder / "rewards.json"
+        told.write_text(json.dumps(rollouts))
+        script = str(Path(__file__).with_name("score_in_engine.py"))
+        start(folder, *CPU, "python", script, *map(str, (model, MAX_LEN, told, found, *configs))).ends_well(600)
+        return dict(json.loads(found.read_text()))
+
+    return score
 
 
 @pytest.fixture(scope="session")
@@ -222,7 +262,12 @@ def adata_of(cells: Mapping[str, Sequence[str]]) -> anndata.AnnData:
     return anndata.AnnData(counts, obs=pandas.DataFrame(index=list(cells)), var=pandas.DataFrame(index=list(places)))
 
 
-def change(config: Path, rewards: dict[str, str], dual: dict[str, Any], **further: Any) -> None:
+def endpoint(url: str, model: Path) -> dict[str, Any]:
+    """Return the settings of the dual where an endpoint plays it."""
+    return {"endpoint": {"urls": [url], "model": "sft", "tokenizer": str(model)}}
+
+
+def change(config: Path, rewards: Mapping[str, str], dual: Mapping[str, Any], **further: Any) -> None:
     """Change the rewards of some tasks, settings of the dual, and others, in a configuration file."""
     settings = json.loads(config.read_text())
     tasks = {name: {**task, "reward": rewards.get(name, task["reward"])} for name, task in settings["tasks"].items()}
