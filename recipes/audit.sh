@@ -13,12 +13,11 @@ begin_stage
 if finished audit && { [[ "$REWARDS" != auto ]] || chosen; }; then exit 0; fi
 unmark audit
 
-rewards=(--hidden "$AUDIT_HIDDEN" --traces "$AUDIT_TRACES")
-if [[ -n "$AUDIT_REWARDS" ]]; then rewards+=(--rewards "$AUDIT_REWARDS"); fi
+rewards=(--hidden "$AUDIT_HIDDEN" --traces "$AUDIT_TRACES" ${AUDIT_REWARDS:+--rewards "$AUDIT_REWARDS"})
 if [[ "$REWARDS" == auto ]]; then
   forget_choice
-  rewards+=(--choose "$data/chosen.json" --rl-rows "$data/rl.jsonl" --chosen-rows "$data/rl_chosen.jsonl")
-  rewards+=(--rollout-batch "$ROLLOUT_BATCH")
+  rewards+=(--choose "$data/chosen.json" --rl-rows "$data/rl.jsonl" --chosen-rows "$data/rl_chosen.jsonl"
+    --rollout-batch "$ROLLOUT_BATCH")
 fi
 if [[ "$BACKEND" == gpu ]]; then rewards+=(--tensor-parallel "$TENSOR_PARALLEL"); fi
 code=0

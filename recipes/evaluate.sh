@@ -17,7 +17,6 @@ if nothing_chosen; then
 else
   models+=(--model "GRPO=$grpo") curves+=(--curves "GRPO=$RUN_DIR/tensorboard/grpo") last="$grpo"
 fi
-
 if [[ "$BACKEND" == gpu ]]; then models+=(--tensor-parallel "$TENSOR_PARALLEL" --batch $((256 * GPUS))); fi
 if [[ "$BACKEND" == cpu ]] && (("$(OMP_NUM_THREADS="" nproc)" > 1)); then models+=(--together); fi
 evaluate_models "$data" "$SPLIT" "$RUN_DIR/$SPLIT" --decode "$DECODE" "$@"

@@ -6,6 +6,7 @@
 #   bash recipes/smoke_gpu.sh                                # a CPU, where there is no card: the same stages
 #   SET_UP=0 VENV=/opt/env bash recipes/smoke_gpu.sh         # in an environment that is there, which is not touched
 #   PROFILE=gpu24 RUN_DIR=/tmp/smoke bash recipes/smoke_gpu.sh
+
 # One card, and the settings of the CPU profile but for the machine: they reach every recipe that is called.
 if [[ -z "${PROFILE:-}" ]]; then
   if nvidia-smi -L 2>/dev/null | grep -q GPU; then PROFILE=gpu1; else PROFILE=cpu; fi
@@ -20,17 +21,13 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 begin_stage
 out="$RUN_DIR/smoke"
 smoke=(python "$root/recipes/benchmarks/smoke.py")
-
 finish() { for_real "${smoke[@]}" summary "$out" >/dev/null || true; }
 
 # check NAME COMMAND...: one line, and the end of everything if it fails.
 check() {
   local name="$1" code=0 began=$SECONDS
   shift
-  if [[ "$DRY_RUN" == 1 ]]; then
-    perform "$@"
-    return
-  fi
+  if [[ "$DRY_RUN" == 1 ]]; then perform "$@" && return; fi
   "$@" >"$out/$name.out" 2>&1 || code=$?
   printf '{"stage": "%s", "passed": %s, "seconds": %d}\n' "$name" "$( ((code)) && echo false || echo true)" \
     $((SECONDS - began)) >>"$out/stages.jsonl"

@@ -10,10 +10,8 @@ source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 [[ "$TEACHER" != none ]] || exit 0
 begin_stage
 
-endpoint=()
-if [[ -n "$TEACHER_URL" ]]; then endpoint=(--base-url "$TEACHER_URL"); fi
-run traces "${expected[traces]}" cellduality traces sample --data "$data" --teacher "$TEACHER" "${endpoint[@]}" \
-  --candidates "$CANDIDATES" --seed "$DATA_SEED" "$@"
+run traces "${expected[traces]}" cellduality traces sample --data "$data" --teacher "$TEACHER" \
+  ${TEACHER_URL:+--base-url "$TEACHER_URL"} --candidates "$CANDIDATES" --seed "$DATA_SEED" "$@"
 
 choose=(--directions "$SFT_DIRECTIONS")
 if [[ "$FILL" == 1 ]]; then choose+=(--fill); fi

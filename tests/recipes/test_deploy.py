@@ -153,12 +153,11 @@ def test_the_job_is_stage_2_of_as_many_cards_as_its_pods_have(job, steps, dry):
 def submitted(project, program, run):
     """Return a function that runs the Slurm job on so many nodes, of which Ray sees so many cards."""
     (project / "recipes" / "setup.sh").write_text("exit 0\n")
-    calls = f'#!/bin/sh\necho "$(basename "$0") $*" >>"{project}/calls"\n'
-    program("srun", f'{calls}while [ "${{1#--}}" != "$1" ]; do shift; done\nexec "$@"\n')
-    program("scontrol", '#!/bin/sh\nprintf "a1\\na2\\n"\n')
+    program("srun", 'while [ "${1#--}" != "$1" ]; do shift; done\nexec "$@"')
+    program("scontrol", 'printf "a1\\na2\\n"')
 
     def submit(nodes: int, cards: int, **variables: str) -> tuple[subprocess.CompletedProcess[str], list[str]]:
-        program("ray", f'{calls}if [ "$1" = status ]; then echo " 0.0/{cards}.0 GPU"; else exec sleep 30; fi\n')
+        program("ray", f'if [ "$1" = status ]; then echo " 0.0/{cards}.0 GPU"; else exec sleep 30; fi')
         slurm = {"SUBMIT_DIR": str(project), "NNODES": str(nodes), "JOB_NODELIST": "a[1-2]", "GPUS_ON_NODE": "4"}
         variables |= {f"SLURM_{name}": value for name, value in slurm.items()}
         variables |= {"PATH": f"{project / '.venv/bin'}:{os.defpath}", "SET_UP": "0", "DRY_RUN": "1"}

@@ -26,26 +26,6 @@ def rollouts(printed: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "variables", "told"),
-    [
-        ("grpo_duality", {"PROFILE": "laptop"}, r"no profile 'laptop': use one of: a6000x8 cpu gpu1 gpu24 .*"),
-        ("grpo_duality", {"RUN_DIR": "a,b"}, r"RUN_DIR .*/a,b holds a comma or an @: .*"),
-        ("reproduce_paper", {"THEMES": "spatial"}, r"no theme 'spatial': use identity, dynamics or both"),
-        ("rounds", {"RL": "0", "ROUNDS": "1"}, r"nothing to do: .*: give two rounds or more"),
-        ("rounds", {"REFIT_FROM": "sft"}, r"no REFIT_FROM=sft: use pretrained or policy"),
-        ("rounds", {"KEEP": "first"}, r"no KEEP=first: use best or last"),
-        ("prepare", {"HIDDEN": "abc"}, r"no HIDDEN=abc: use shares .*"),
-        ("sft", {"NLABELLED": "200"}, r"NLABELLED is no setting: did you mean N_LABELLED\? .*"),
-        ("grpo", {"RUN_FILE": "nowhere.toml"}, r"no file nowhere.toml: .*"),
-    ],
-)
-def test_a_mistake_is_one_line_before_anything_runs(recipe, variables, told, run):
-    done = run(recipe, DRY_RUN="1", **variables)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(rf"error: {told}\n", done.stderr)
-
-
-@pytest.mark.parametrize(
     ("recipe", "variables", "expected"),
     [
         ("prepare", {"PRETRAIN_VIEWS": "7", "CLUSTERS": "9"}, "--pretrain-views 7 --clusters 9 "),
@@ -74,9 +54,7 @@ def test_a_dry_run_of_everything_runs_the_stages_in_order(dry):
     marks = ["data prepare", "traces sample", "traces filter", "small-llama"]
     marks += [f"cellduality doctor -- {torchrun}", f"\n{torchrun}"] * 2
     marks += ["cellduality audit", f"cellduality doctor -- {ray}", f"\n{ray}", "evaluate", "cellduality card", "report"]
-    at = 0
-    for mark in marks:
-        at = printed.index(f"{mark} ", at) + 1
+    assert re.search(" .*?".join(map(re.escape, marks)), printed, re.DOTALL)
 
 
 @pytest.mark.parametrize(("profile", "wanted", "stages"), [("cpu", "", 2), ("cpu", "0", 1), ("smollm2", "", 1)])

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.recipes.conftest import value_of
+
 FIRST = [("1", "check-grpo"), ("1", "grpo"), ("1", "evaluate")]
 REFIT = ["pseudo", "sft"]
 FURTHER = [*REFIT, "check-grpo", "grpo", "evaluate"]
@@ -19,36 +21,25 @@ def of(number: str, stages: list[str]) -> list[tuple[str, str]]:
     return [(number, stage) for stage in stages]
 
 
-@pytest.fixture
-def folder(installed: Path, program) -> Path:
-    """A run of stages that leave a model which names its folder; of the rounds, the second is the best."""
+@pytest.fixture(autouse=True)
+def trained(folder: Path, installed: Path, program) -> None:
+    """Stages leave a model which names its folder; of the rounds, the second is the best."""
     program(
         "python",
-        f"""#!/bin/bash
-echo "$*" >>"{installed}/calls"
-if [[ "$*" == *pseudo-label* ]]; then code="${{EXIT_OF_LABELS:-0}}"; else code=0; fi
+        """if [[ "$*" == *pseudo-label* ]]; then code="${EXIT_OF_LABELS:-0}"; else code=0; fi
 while [[ $# -gt 0 ]]; do
   case "$1" in
     --log) mkdir -p "$(dirname "$2")"; echo "pseudo-labels of a task: 5 of 5 cells" >"$2" ;;
     --ckpt.output_dir) mkdir -p "$2"; echo "$2" >"$2/config.json" ;;
-    --ckpt.path) mkdir -p "$2" ;;
-    --logger.tensorboard_dir) mkdir -p "$2" ;;
+    --ckpt.path | --logger.tensorboard_dir) mkdir -p "$2" ;;
   esac
   shift
 done
-exit "$code"
-""",
+exit "$code" """,
     )
-    program(
-        "cellduality",
-        """#!/bin/bash
-if [[ "$1" == rounds ]]; then
-  case "$*" in */rounds/3*) echo "2 stop" ;; */rounds/2*) echo "2 on" ;; *) echo "1 on" ;; esac
-fi
-""",
-    )
-    (installed.parent / "a run" / "sft").mkdir(parents=True)
-    return installed.parent / "a run"
+    found = 'case "$*" in */rounds/3*) echo "2 stop" ;; */rounds/2*) echo "2 on" ;; *) echo "1 on" ;; esac'
+    program("cellduality", f'if [[ "$1" == rounds ]]; then {found}; fi')
+    (folder / "sft").mkdir()
 
 
 @pytest.fixture
@@ -69,7 +60,7 @@ def test_the_best_becomes_the_policy_and_no_round_follows_one_that_does_not_help
     assert (folder / "grpo" / "config.json").read_text() == f"{folder}/rounds/2/grpo.new\n"
     assert (folder / "tensorboard" / "grpo").resolve() == folder / "rounds" / "2" / "tensorboard" / "grpo"
     assert (folder / ".finished-grpo").exists()
-    assert not (folder / "rounds" / "2" / "checkpoints").exists()
+    assert not (folder / "rounds/2/checkpoints").exists()
     assert said.count("pseudo-labels of a task: 5 of 5 cells") == 2
     assert "Kept: round 2." in said
 
@@ -87,9 +78,8 @@ def test_rounds_go_on_where_they_were(stages, folder):
 
 def test_self_training_is_pseudo_labels_and_sft_alone(stages, folder):
     assert stages(RL="0", JUDGE="none", KEEP="last", ROUNDS="2")[0] == of("2", REFIT)
-    asked = shlex.split((folder / "rounds" / "2" / "logs" / "pseudo.command").read_text())
-    assert asked[asked.index("--model") + 1] == str(folder / "sft")
-    assert asked[asked.index("--judge") + 1] == "none"
+    asked = shlex.split((folder / "rounds/2/logs/pseudo.command").read_text())
+    assert (value_of("--model", asked), value_of("--judge", asked)) == (str(folder / "sft"), "none")
     assert (folder / "grpo" / "config.json").read_text() == f"{folder}/rounds/2/sft.new\n"
 
 
@@ -115,9 +105,9 @@ def test_where_no_reward_is_fit_cells_are_named_by_what_the_audit_found_and_grpo
     (folder / "data").mkdir()
     (folder / "data" / "rl_chosen.jsonl").touch()
     assert stages(ROUNDS="3", RL="last", KEEP="last", JUDGE="audited")[0] == of("2", REFIT)
-    asked = shlex.split((folder / "rounds" / "2" / "logs" / "pseudo.command").read_text())
-    assert asked[asked.index("--judge") + 1] == f"{folder}/audit/audit.json"
-    assert asked[asked.index("--config") + 1] == f"{folder}/data/cellduality.json"
+    asked = shlex.split((folder / "rounds/2/logs/pseudo.command").read_text())
+    assert value_of("--judge", asked) == f"{folder}/audit/audit.json"
+    assert value_of("--config", asked) == f"{folder}/data/cellduality.json"
     assert (folder / "grpo" / "config.json").read_text() == f"{folder}/rounds/2/sft.new\n"
 
 
@@ -128,15 +118,14 @@ def test_where_no_reward_is_fit_cells_are_named_by_what_the_audit_found_and_grpo
 def test_a_fresh_model_is_fitted_to_the_rows_of_the_round(variables, model, dry):
     lines = dry("rounds", RL="1", ROUNDS="2", **variables).splitlines()
     words = shlex.split(next(line for line in lines if line.startswith("cellduality-cpu torchrun")))
-    flags = ("--model.model_name_or_path", "--data.dataset")
-    found = [words[words.index(flag) + 1].partition("/runs/cpu/")[2] for flag in flags]
-    assert found == [model, "rounds/2/pseudo.jsonl"]
+    found = [value_of(flag, words) for flag in ("--model.model_name_or_path", "--data.dataset")]
+    assert [path.partition("/runs/cpu/")[2] for path in found] == [model, "rounds/2/pseudo.jsonl"]
 
 
 @pytest.mark.parametrize(("labels", "rows"), [("0", "rounds/2/pseudo.rl.jsonl"), ("1", "data/rl_chosen.jsonl")])
 def test_grpo_after_a_refit_can_leave_out_the_tasks_whose_cells_it_named(labels, rows, dry):
     words = shlex.split(dry("rounds", RL="last", ROUNDS="3", KEEP="last", RL_LABELS=labels).replace("\n", " "))
-    found = words[words.index("--data.prompt_dataset") + 1].partition("/runs/cpu/")[2]
+    found = value_of("--data.prompt_dataset", words).partition("/runs/cpu/")[2]
     assert (found, "--rl-rows" in words) == (rows, labels == "0")
 
 

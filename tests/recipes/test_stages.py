@@ -10,14 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.recipes.conftest import value_of
+
 STAGES = ["prepare", "traces", "pretrain", "sft", "audit", "grpo", "rounds", "evaluate", "grpo_duality"]
-
-
-@pytest.fixture
-def folder(project: Path) -> Path:
-    path = project.parent / "a run"
-    path.mkdir()
-    return path
 
 
 @pytest.fixture
@@ -72,16 +67,13 @@ class TestChoice:
         for name in ("data", "audit", "grpo.new", "sft.new"):
             (folder / name).mkdir()
 
-    @pytest.fixture
-    def choose(self, folder):
-        def chosen(rows: str) -> None:
-            (folder / "data" / "chosen.json").write_text("{}")
-            (folder / "data" / "rl_chosen.jsonl").write_text(rows)
+    @staticmethod
+    def choose(folder: Path, rows: str) -> None:
+        (folder / "data" / "chosen.json").write_text("{}")
+        (folder / "data" / "rl_chosen.jsonl").write_text(rows)
 
-        return chosen
-
-    def test_what_was_chosen_is_told_and_an_older_choice_is_forgotten(self, ok, folder, choose):
-        choose("{}\n")
+    def test_what_was_chosen_is_told_and_an_older_choice_is_forgotten(self, ok, folder):
+        self.choose(folder, "{}\n")
         page = "## a task\n\n**Choice.** Stays out: nothing agrees\n\n- **duality** (no signal): flat\n"
         (folder / "audit" / "audit.md").write_text(page)
         said = ok("audit")
@@ -97,8 +89,8 @@ class TestChoice:
         ok("audit", RESUME="1")
         assert "--stage audit" in calls()
 
-    def test_where_nothing_is_left_training_is_skipped_and_the_rest_compared(self, ok, choose, calls):
-        choose("")
+    def test_where_nothing_is_left_training_is_skipped_and_the_rest_compared(self, ok, folder, calls):
+        self.choose(folder, "")
         assert "there is nothing to train on" in ok("grpo")
         assert "train_ppo_ray --" not in calls(), "set-up imports it, as well"
         ok("evaluate")
@@ -108,15 +100,15 @@ class TestChoice:
         assert "training takes those of the prepared data" in ok("grpo", AUDIT="0")
         assert "/data/rl.jsonl" in calls()
 
-    def test_another_checkpoint_has_not_been_audited(self, ok, folder, choose):
-        choose("{}\n")
+    def test_another_checkpoint_has_not_been_audited(self, ok, folder):
+        self.choose(folder, "{}\n")
         ok("sft")
         assert not list((folder / "data").iterdir())
 
 
 @pytest.mark.parametrize(("code", "ends"), [(1, 0), (2, 0), (130, 130), (75, 75)])
 def test_an_audit_that_fails_stops_nothing_and_one_that_is_stopped_stops_all(code, ends, run, program, folder, marks):
-    program("python", f'#!/bin/sh\ncase "$*" in *"--stage audit"*) exit {code};; esac\n')
+    program("python", f'case "$*" in *"--stage audit"*) exit {code};; esac')
     done = run("audit", RUN_DIR=str(folder))
     assert done.returncode == ends
     assert ("training goes on" in done.stderr) == (ends == 0)
@@ -124,12 +116,9 @@ def test_an_audit_that_fails_stops_nothing_and_one_that_is_stopped_stops_all(cod
 
 
 def test_what_the_doctor_refuses_is_not_trained(run, installed, program, folder, calls, marks):
-    refuses = 'case "$*" in *"--stage check-grpo"*) exit 2;; esac'
-    program("python", f'#!/bin/sh\necho "$*" >>"{installed}/calls"\n{refuses}\n')
+    program("python", 'case "$*" in *"--stage check-grpo"*) exit 2;; esac')
     assert run("grpo", RUN_DIR=str(folder)).returncode == 2
-    assert [line.split("--stage ")[1].split()[0] for line in calls().splitlines() if "--stage" in line] == [
-        "check-grpo"
-    ]
+    assert re.findall(r"--stage (\S+)", calls()) == ["check-grpo"]
     assert not marks()
 
 
@@ -170,7 +159,7 @@ class TestSetUp:
         assert installs()
 
     def test_that_fails_leaves_no_mark(self, run, program, project):
-        program("python", "#!/bin/sh\nexit 1\n")
+        program("python", "exit 1")
         done = run("setup")
         assert done.returncode != 0
         assert not (project / ".venv" / ".cellduality-setup").exists()
@@ -209,7 +198,7 @@ class TestMarks:
 
     def test_are_not_left_by_a_training_that_fails_which_keeps_the_old_model(self, run, program, folder, marks):
         (folder / "sft").mkdir()
-        program("python", '#!/bin/sh\ncase "$*" in *supervise*train_sft*) exit 3;; esac\n')
+        program("python", 'case "$*" in *supervise*train_sft*) exit 3;; esac')
         assert run("sft", RUN_DIR=str(folder)).returncode == 3
         assert (folder / "sft").is_dir()
         assert not marks()
@@ -219,14 +208,13 @@ def test_a_stage_leaves_its_command_for_the_report(ok, folder):
     ok("evaluate", SEED="7")
     left = {path.stem: shlex.split(path.read_text()) for path in (folder / "logs").glob("*.command")}
     assert set(left) == {"evaluate", "report"}
-    assert left["evaluate"][left["evaluate"].index("--seed") + 1] == "7"
-    assert left["report"][left["report"].index("--out") + 1] == str(folder / "report.html")
+    assert value_of("--seed", left["evaluate"]) == "7"
+    assert value_of("--out", left["report"]) == str(folder / "report.html")
 
 
-def test_the_last_model_gets_a_card_and_evaluation_ends_well_where_one_is_refused(ok, program, folder):
-    said = folder.parent / "said"
+def test_the_last_model_gets_a_card_and_evaluation_ends_well_where_one_is_refused(ok, program, folder, calls):
     for refused in ("", "card"):
-        program("cellduality", f'#!/bin/sh\necho "$*" >>"{said}"\ntest "$1" != "{refused}"\n')
+        program("cellduality", f'test "$1" != "{refused}"')
         assert ("no new card" in ok("evaluate")) == bool(refused)
-    cards = [line for line in said.read_text().splitlines() if line.startswith("card ")]
-    assert cards == [f"card {folder}/grpo --metrics {folder}/test/metrics.json"] * 2
+        cards = [line for line in calls().splitlines() if line.startswith("cellduality card ")]
+        assert cards == [f"cellduality card {folder}/grpo --metrics {folder}/test/metrics.json"]

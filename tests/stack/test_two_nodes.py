@@ -10,10 +10,10 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
@@ -38,16 +38,9 @@ BOUND = 0.05
 """On the mean difference of log-probability between engine and trainer, in nats a token; see test_weights."""
 
 
-class Cluster(NamedTuple):
-    """Two Ray nodes that run."""
-
-    address: str  # of the head
-    folders: tuple[Path, Path]  # where each node was started, and so all of its processes are
-
-
 @pytest.fixture(scope="module")
-def cluster(start, tmp_path_factory) -> Iterator[Cluster]:
-    """Two Ray nodes on this machine with a slot each, started as on two."""
+def cluster(start, tmp_path_factory) -> Iterator[tuple[str, list[Path]]]:
+    """Two Ray nodes on this machine with a slot each, started as on two: the head's address, and where they started."""
     place, address = tmp_path_factory.mktemp("cluster"), f"127.0.0.1:{free_port()}"
     # A folder of their own: with Ray's every other run on this machine would join the cluster. It has a short name,
     # because sockets are in it, whose paths cannot be long.
@@ -62,29 +55,21 @@ def cluster(start, tmp_path_factory) -> Iterator[Cluster]:
         command = (*CPU, "ray", "start", *words, *size, *ports, "--block")
         nodes.append(start(place / name, *command))
         nodes[-1].until(lambda: "--block" in nodes[-1].printed)
-    yield Cluster(address, (nodes[0].folder, nodes[1].folder))
+    yield address, [node.folder for node in nodes]
     for process in [line.split()[0] for node in nodes for line in processes_of(node.folder)]:
         with contextlib.suppress(ProcessLookupError):  # it ended with another
             os.kill(int(process), signal.SIGKILL)
     shutil.rmtree(sessions)
 
 
-def wait(happened: Callable[[], bool], timeout: float) -> None:
-    latest = time.monotonic() + timeout
-    while not happened():
-        assert time.monotonic() < latest, f"not within {timeout} s"
-        time.sleep(0.1)
-
-
-def named(cluster: Cluster, name: str) -> list[list[int]]:
+def named(nodes: list[Path], name: str) -> list[list[int]]:
     """Return the processes of this name, node by node."""
-    lines = [processes_of(folder) for folder in cluster.folders]
-    return [[int(line.split()[0]) for line in of if name in line] for of in lines]
+    return [[int(line.split()[0]) for line in processes_of(folder) if name in line] for folder in nodes]
 
 
-def recorded(folder: Path) -> list[list[str]]:
-    """Return the lines of every file of records: one for each process that rolled out."""
-    return [file.read_text().splitlines() for file in sorted((folder / "rollouts").glob("*.jsonl"))]
+def recorded(folder: Path) -> int:
+    """Return how many rollouts all engines have recorded."""
+    return sum(file.read_text().count("\n") for file in (folder / "rollouts").glob("*.jsonl"))
 
 
 def steps_of(run: Any) -> list[int]:
@@ -110,19 +95,22 @@ def killed(folder, cluster, recipe) -> SimpleNamespace:
     ``placed`` are processes of engines and ranks, by name and node; ``code`` came ``seconds`` after the kill, and
     ``left`` outlived it; ``rollouts`` were recorded then, in ``records``, one an engine, and ``steps`` logged.
     """
-    settings = {**SPREAD, **LEARNING, "RAY_ADDRESS": cluster.address}
+    address, nodes = cluster
+    settings = {**SPREAD, **LEARNING, "RAY_ADDRESS": address}
     latest = folder / "checkpoints" / "grpo" / "_actor" / "latest"
     run = recipe(folder, "grpo.sh", *FLAGS, **settings)
-    run.until(lambda: latest.exists() and sum(map(len, recorded(folder))) > PROMPTS * GROUP, timeout=600)
-    placed = {name: named(cluster, name) for name in (ENGINE, RANK, CORE)}
+    run.until(lambda: latest.exists() and recorded(folder) > PROMPTS * GROUP, timeout=600)
+    placed = {name: named(nodes, name) for name in (ENGINE, RANK, CORE)}
     engine = placed[ENGINE][1][0]
     os.kill(engine, signal.SIGKILL)
-    began = time.monotonic()
-    rollouts = sum(map(len, recorded(folder)))
+    began, rollouts = time.monotonic(), recorded(folder)
     code = run.end(180)
     seconds, left = time.monotonic() - began, processes_of(folder)
     # What Ray holds for the run it takes down when the command has ended; the nodes stay.
-    wait(lambda: not any(any(named(cluster, name)) for name in placed), 120)
+    latest_end = time.monotonic() + 120
+    while any(any(named(nodes, name)) for name in placed):
+        assert time.monotonic() < latest_end, "not within 120 s"
+        time.sleep(0.1)
     step = int(latest.read_text().removeprefix("global_step"))
     steps, records = steps_of(run), sorted((folder / "rollouts").glob("*.jsonl"))
     resumed = recipe(folder, "grpo.sh", *FLAGS, **settings, RESUME="1").ends_well(600)
