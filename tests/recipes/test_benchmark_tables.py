@@ -169,7 +169,7 @@ class TestDefaultRewards:
         table = benchmarks("default").audits_table
         *_, row = table([self.audit(0.6), self.audit(0.8)]).splitlines()
         cells = [cell.strip() for cell in row.split("|")[1:-1]]
-        assert cells == ["cell type annotation", "likelihood", "0.70 ± 0.14", *"––––"]
+        assert cells == ["cell type annotation", "likelihood", "0.70 ± 0.14", *"–––––"]
         with pytest.raises(SystemExit, match="audit all seeds alike"):
             table([self.audit(0.6), self.audit(0.8, "posterior")])
 
