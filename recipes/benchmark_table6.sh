@@ -51,10 +51,8 @@ stop_frozen() {
 train() { # seed, arm
   local shared="$RUNS_DIR/$1" folder="$RUNS_DIR/$1/arms/$2" kind="$2" flags=() rounds=()
   [[ "$RESUME" != 1 || ! -f "$folder/.finished-grpo" ]] || return 0
-  if [[ "$DRY_RUN" != 1 ]]; then
-    mkdir -p "$folder"
-    for part in data sft base pretrained; do ln -sfn "../../$part" "$folder/$part"; done
-  fi
+  for_real mkdir -p "$folder"
+  for part in data sft base pretrained; do for_real ln -sfn "../../$part" "$folder/$part"; done
   export stage="[seed $1, $2]" SEED="$1"
   if [[ "$kind" == default && "$REWARDS" == auto ]]; then
     RUN_DIR="$folder" bash "$root/recipes/grpo.sh"

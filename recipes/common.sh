@@ -27,32 +27,27 @@ find_python() {
 
 # The profile (`by_cards`) and why, by the cards that are there and visible; the smallest counts.
 choose_profile() {
-  local sizes=() visible=() cards gib
+  local sizes=() visible=() gib many
   mapfile -t sizes < <(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | sort -n | grep -x '[0-9]*')
   if [[ -n "${CUDA_VISIBLE_DEVICES+set}" ]]; then
     IFS=, read -ra visible <<<"$CUDA_VISIBLE_DEVICES"
     sizes=("${sizes[@]:0:${#visible[@]}}")
   fi
-  if ((${#sizes[@]} == 0)); then
-    by_cards=cpu reason="no NVIDIA card is visible"
+  many=${#sizes[@]} gib=$(((${sizes[0]:-0} + 1023) / 1024)) by_cards=cpu
+  reason="$many x $(((${sizes[0]:-0} + 512) / 1024)) GiB"
+  if ((many == 0)); then
+    reason="no NVIDIA card is visible"
     if [[ -e /dev/kfd ]]; then reason+="; AMD's are not supported"; fi
-    return
-  fi
-  gib=$(((sizes[0] + 1023) / 1024)) reason="${#sizes[@]} x $(((sizes[0] + 512) / 1024)) GiB"
-  if nvidia-smi -L 2>/dev/null | grep -q MIG; then
-    by_cards=cpu reason="a card is cut up by MIG: name a profile, and a whole card by CUDA_VISIBLE_DEVICES"
+  elif nvidia-smi -L 2>/dev/null | grep -q MIG; then
+    reason="a card is cut up by MIG: name a profile, and a whole card by CUDA_VISIBLE_DEVICES"
   elif ((gib < 22)); then
-    by_cards=cpu reason+=", and the smallest GPU profile needs 24"
-  elif ((gib < 44)); then
-    by_cards=gpu24
-  elif ((${#sizes[@]} == 1)); then
-    if ((gib < 78)); then by_cards=gpu1; else by_cards=gpu80; fi
-  else
-    for cards in 8 4 2; do # batches are for powers of two
-      if ((cards <= ${#sizes[@]})); then break; fi
-    done
-    by_cards="a6000x8 GPUS=$cards"
-  fi
+    reason+=", and the smallest GPU profile needs 24"
+  elif ((gib < 44)); then by_cards=gpu24
+  elif ((many == 1 && gib < 78)); then by_cards=gpu1
+  elif ((many == 1)); then by_cards=gpu80
+  elif ((many < 4)); then by_cards="a6000x8 GPUS=2" # batches are for powers of two
+  elif ((many < 8)); then by_cards="a6000x8 GPUS=4"
+  else by_cards="a6000x8 GPUS=8"; fi
 }
 
 # Every setting, by recipes/settings.py, which takes --set and --help out of the arguments. A run file can change what a
@@ -177,7 +172,7 @@ train_sft() {
   )
   if [[ "${CHECK:-1}" != 0 ]]; then run "check-$name" 10 cellduality doctor -- "${trainer[@]}"; fi
   run "$name" "${expected[$name]}" "${trainer[@]}"
-  replace_folder "$to.new" "$to"
+  for_real replace_folder "$to.new" "$to"
   if [[ "$name" == sft ]]; then pack_model "$to" "${CONFIG:-$data/cellduality.json}"; fi
   mark_finished "$name"
 }
@@ -220,9 +215,8 @@ finished() { [[ "$RESUME" == 1 && -f "$RUN_DIR/.finished-$1" ]]; }
 mark_finished() { for_real touch "$RUN_DIR/.finished-$1"; }
 unmark() { for_real rm -f "${@/#/"$RUN_DIR/.finished-"}"; }
 
-# A new model replaces the old one only when it is whole.
-replace_folder() { # from, to
-  [[ "$DRY_RUN" != 1 ]] || return 0
+# A new model replaces the old one only when it is whole: for_real replace_folder FROM TO
+replace_folder() {
   rm -rf "$2.old"
   if [[ -e "$2" ]]; then mv "$2" "$2.old"; fi
   mv "$1" "$2"

@@ -74,6 +74,6 @@ if [[ "$RESUME" != 1 ]]; then
 fi
 run grpo "${expected[grpo]}" "${trainer[@]}"
 
-replace_folder "$grpo.new" "$grpo"
+for_real replace_folder "$grpo.new" "$grpo"
 pack_model "$grpo" "$CONFIG"
 mark_finished grpo

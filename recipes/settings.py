@@ -8,7 +8,6 @@ Without any package: recipes/common.sh asks before there is an environment.
 from __future__ import annotations
 
 import difflib
-import itertools
 import json
 import os
 import re
@@ -279,8 +278,8 @@ def assignments(recipe: str, by_cards: str, words: list[str]) -> str:
     lines += [f"expected[{stage[9:]}]={profile.pop(stage)}" for stage in [*profile] if stage.startswith("expected.")]
     defaults = checked(f" (profile {name})", profile, formulas=True) | presets
     if "--help" in rest:
-        lines_of = Path(recipe).read_text(encoding="utf-8").splitlines()[1:]
-        usage = [line[2:] for line in itertools.takewhile(lambda line: line.startswith("#"), lines_of)]
+        header = re.split(r"^(?!#)", Path(recipe).read_text(encoding="utf-8"), maxsplit=1, flags=re.MULTILINE)[0]
+        usage = re.findall("^#(?!!) ?(.*)", header, re.MULTILINE)
         usage += ["", "Settings, for --set and for a RUN_FILE:", run_file(resolved({"PROFILE": name}, defaults), "")]
         return f"printf '%s\\n' {shlex.join(usage)}; exit"
     values = resolved(given, defaults)

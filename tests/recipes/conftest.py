@@ -60,10 +60,26 @@ def program(project: Path) -> Callable[..., None]:
     return put
 
 
+STAGE = """
+if [[ -n "${FAILS:-}" && "$*" == *"${FAILS%=*}"* ]]; then exit "${FAILS##*=}"; fi
+while (($#)); do
+  case "$1" in
+    --log) mkdir -p "$(dirname "$2")"; echo "pseudo-labels of a task: 5 of 5 cells" >"$2" ;;
+    --ckpt.output_dir) mkdir -p "$2"; echo "$2" >"$2/config.json" ;;
+    --ckpt.path | --logger.tensorboard_dir) mkdir -p "$2" ;;
+  esac
+  shift
+done
+"""
+
+
 @pytest.fixture
 def installed(project: Path, program) -> Path:
-    """The copy with an environment in which every stage succeeds at once."""
-    program("python")
+    """The copy with an environment in which every stage succeeds at once, and leaves a model that names its folder.
+
+    With ``FAILS=WORDS=CODE`` what is called with these words ends with this code.
+    """
+    program("python", STAGE)
     program("cellduality", "echo agent.py")
     return project
 

@@ -23,20 +23,7 @@ def of(number: str, stages: list[str]) -> list[tuple[str, str]]:
 
 @pytest.fixture(autouse=True)
 def trained(folder: Path, installed: Path, program) -> None:
-    """Stages leave a model which names its folder; of the rounds, the second is the best."""
-    program(
-        "python",
-        """if [[ "$*" == *pseudo-label* ]]; then code="${EXIT_OF_LABELS:-0}"; else code=0; fi
-while [[ $# -gt 0 ]]; do
-  case "$1" in
-    --log) mkdir -p "$(dirname "$2")"; echo "pseudo-labels of a task: 5 of 5 cells" >"$2" ;;
-    --ckpt.output_dir) mkdir -p "$2"; echo "$2" >"$2/config.json" ;;
-    --ckpt.path | --logger.tensorboard_dir) mkdir -p "$2" ;;
-  esac
-  shift
-done
-exit "$code" """,
-    )
+    """Of the rounds, the second is the best."""
     found = 'case "$*" in */rounds/3*) echo "2 stop" ;; */rounds/2*) echo "2 on" ;; *) echo "1 on" ;; esac'
     program("cellduality", f'if [[ "$1" == rounds ]]; then {found}; fi')
     (folder / "sft").mkdir()
@@ -89,7 +76,7 @@ def test_the_last_round_may_be_grpo_alone(stages, folder):
 
 
 def test_without_a_cell_to_label_grpo_goes_on_from_sft(run, stages, folder):
-    how = {"RL": "last", "ROUNDS": "3", "KEEP": "last", "EXIT_OF_LABELS": "3"}
+    how = {"RL": "last", "ROUNDS": "3", "KEEP": "last", "FAILS": "pseudo-label=3"}
     ran, said = stages(**how)
     assert ran == of("2", ["pseudo"])
     assert "GRPO goes on from SFT" in said
@@ -98,7 +85,7 @@ def test_without_a_cell_to_label_grpo_goes_on_from_sft(run, stages, folder):
     (folder / "grpo" / "config.json").write_text("as it was")
     stages(RESUME="1", **how)
     assert (folder / "grpo" / "config.json").read_text() == "as it was"  # GRPO is not done again
-    assert run("rounds", RUN_DIR=str(folder), **{**how, "EXIT_OF_LABELS": "2"}).returncode == 2
+    assert run("rounds", RUN_DIR=str(folder), **{**how, "FAILS": "pseudo-label=2"}).returncode == 2
 
 
 def test_where_no_reward_is_fit_cells_are_named_by_what_the_audit_found_and_grpo_is_left_out(stages, folder):

@@ -49,8 +49,7 @@ def error(done: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.mark.parametrize(("pretraining", "wanted", "stages"), [("1", "1", 8), ("1", "0", 7), ("0", "0", 6)])
 def test_every_stage_is_told_which_it_is_of_how_many(pretraining, wanted, stages, ok, folder, calls):
-    for name in ("pretrained.new", "sft.new", "grpo.new", "audit"):
-        (folder / name).mkdir()
+    (folder / "audit").mkdir()
     (folder / "audit" / "audit.md").write_text("## a task\n\n- **duality** (no signal): no signal: flat\n")
     said = ok("grpo_duality", AUDIT=wanted, REWARDS="*=duality", PRETRAIN=pretraining, ROUNDS="1")
     numbers = re.findall(r"--stage \[(\d)/(\d)\]", calls())
@@ -64,7 +63,7 @@ class TestChoice:
 
     @pytest.fixture(autouse=True)
     def trained(self, folder):
-        for name in ("data", "audit", "grpo.new", "sft.new"):
+        for name in ("data", "audit"):
             (folder / name).mkdir()
 
     @staticmethod
@@ -107,18 +106,19 @@ class TestChoice:
 
 
 @pytest.mark.parametrize(("code", "ends"), [(1, 0), (2, 0), (130, 130), (75, 75)])
-def test_an_audit_that_fails_stops_nothing_and_one_that_is_stopped_stops_all(code, ends, run, program, folder, marks):
-    program("python", f'case "$*" in *"--stage audit"*) exit {code};; esac')
-    done = run("audit", RUN_DIR=str(folder))
+def test_an_audit_that_fails_stops_nothing_and_one_that_is_stopped_stops_all(code, ends, run, installed, folder, marks):
+    done = run("audit", RUN_DIR=str(folder), FAILS=f"--stage audit={code}")
     assert done.returncode == ends
     assert ("training goes on" in done.stderr) == (ends == 0)
     assert not marks()
 
 
-def test_what_the_doctor_refuses_is_not_trained(run, installed, program, folder, calls, marks):
-    program("python", 'case "$*" in *"--stage check-grpo"*) exit 2;; esac')
-    assert run("grpo", RUN_DIR=str(folder)).returncode == 2
-    assert re.findall(r"--stage (\S+)", calls()) == ["check-grpo"]
+@pytest.mark.parametrize(("recipe", "stage"), [("grpo", "check-grpo"), ("sft", "check-sft"), ("sft", "sft")])
+def test_what_is_refused_or_fails_ends_everything_and_keeps_the_old_model(recipe, stage, run, folder, calls, marks):
+    (folder / recipe).mkdir()
+    assert run(recipe, RUN_DIR=str(folder), FAILS=f"--stage {stage}=3").returncode == 3
+    assert re.findall(r"--stage (\S+)", calls())[-1] == stage
+    assert [*(folder / recipe).iterdir()] == []
     assert not marks()
 
 
@@ -172,12 +172,10 @@ class TestMarks:
         ok("sft", RESUME="1")
         assert "check-sft" not in calls()
         assert marks() == {"sft"}
-        (folder / "sft.new").mkdir()
         ok("sft")
         assert "check-sft" in calls()
 
     def test_of_all_that_comes_of_pretraining_go_with_it(self, ok, folder, marks, calls):
-        (folder / "pretrained.new").mkdir()
         marks("sft", "audit", "grpo")
         ok("pretrain")
         assert (folder / "pretrained").is_dir()
@@ -188,20 +186,12 @@ class TestMarks:
             assert "check-pretrain" not in calls()
 
     def test_of_what_came_of_a_model_go_when_it_is_replaced(self, ok, folder, marks):
-        for name in ("sft", "sft.new"):
-            (folder / name).mkdir()
-            (folder / name / "config.json").write_text(name)
+        (folder / "sft").mkdir()
         marks("sft", "grpo")
         ok("sft")
-        assert (folder / "sft" / "config.json").read_text() == "sft.new"
-        assert sorted(path.name for path in folder.iterdir()) == [".finished-sft", ".lock", "logs", "run.toml", "sft"]
-
-    def test_are_not_left_by_a_training_that_fails_which_keeps_the_old_model(self, run, program, folder, marks):
-        (folder / "sft").mkdir()
-        program("python", 'case "$*" in *supervise*train_sft*) exit 3;; esac')
-        assert run("sft", RUN_DIR=str(folder)).returncode == 3
-        assert (folder / "sft").is_dir()
-        assert not marks()
+        assert (folder / "sft" / "config.json").read_text() == f"{folder}/sft.new\n"
+        left = [".finished-sft", ".lock", "checkpoints", "logs", "run.toml", "sft", "tensorboard"]
+        assert sorted(path.name for path in folder.iterdir()) == left
 
 
 def test_a_stage_leaves_its_command_for_the_report(ok, folder):
