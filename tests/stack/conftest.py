@@ -22,7 +22,10 @@ import anndata
 import httpx
 import numpy as np
 import pandas
+import psutil
 import pytest
+
+from cellduality_plugin.evaluation.curves import read_curves
 
 ROOT = Path(__file__).parents[2]
 
@@ -120,14 +123,11 @@ def processes_of(folder: Path) -> list[str]:
 
     A process that renames itself, as Ray's do, overwrites its environment; where it runs stays visible.
     """
-    mark, found = f"RUN_DIR={folder}".encode(), []
-    for process in Path("/proc").glob("[0-9]*"):
-        # Processes end while they are looked at.
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            mine = mark in (process / "environ").read_bytes().split(b"\0")
-            if mine or os.readlink(process / "cwd") == str(folder):
-                name = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-                found.append(f"{process.name} {name:.200}")
+    found = []
+    for process in psutil.process_iter(["environ", "cwd", "cmdline"]):
+        environment, place, words = (process.info[name] for name in ("environ", "cwd", "cmdline"))
+        if str(folder) in (place, (environment or {}).get("RUN_DIR")):
+            found.append(f"{process.pid} {' '.join(words or ()):.200}")
     return found
 
 
@@ -275,16 +275,8 @@ def change(config: Path, rewards: Mapping[str, str], dual: Mapping[str, Any], **
 
 
 def scalars(folder: Path, steps: int | None = None) -> dict[str, list[float]]:
-    """Return the scalars of all TensorBoard events below a folder; with ``steps``, each finite and logged so often."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    found: dict[str, list[float]] = {}
-    for file in sorted(folder.rglob("events.out.tfevents.*")):
-        events = EventAccumulator(str(file))
-        events.Reload()
-        for tag in events.Tags()["scalars"]:
-            values = [event.value for event in events.Scalars(tag)]
-            found.setdefault(tag.removeprefix("train/"), []).extend(values)
+    """Return the values of all curves below a folder by step; with ``steps`` each is finite and logged so often."""
+    found = {name: [value for _, value in points] for name, points in read_curves(folder).items()}
     for name, values in found.items() if steps else ():
         assert len(values) == steps, name
         assert all(map(math.isfinite, values)), name
