@@ -82,23 +82,19 @@ def test_the_set_up_needs_no_more_than_what_is_copied_before_it(steps, tmp_path)
 
 
 # The fields of ray.io/v1 and of a pod that are used, by their types in KubeRay's resource definition.
+MOUNTS = [{"name": str, "mountPath": str}]
+RESOURCES = {"requests": {...: str}, "limits": {...: str}}
+VOLUME = {"name": str, "persistentVolumeClaim": {"claimName": str}, "emptyDir": {"medium": str, "sizeLimit": str}}
 POD = {
     "securityContext": {"runAsUser": int, "fsGroup": int, "runAsNonRoot": bool},
-    "containers": [{
-        "name": str, "image": str, "resources": {"requests": {...: str}, "limits": {...: str}},
-        "volumeMounts": [{"name": str, "mountPath": str}],
-    }],
-    "volumes": [{
-        "name": str, "persistentVolumeClaim": {"claimName": str}, "emptyDir": {"medium": str, "sizeLimit": str},
-    }],
-}  # fmt: skip
+    "containers": [{"name": str, "image": str, "resources": RESOURCES, "volumeMounts": MOUNTS}],
+    "volumes": [VOLUME],
+}
 GROUP = {"rayStartParams": {"dashboard-host": str}, "template": {"spec": POD}}
 OTHERS = {"groupName": str, "replicas": int, "minReplicas": int, "maxReplicas": int, **GROUP}
 CLUSTER = {"rayVersion": str, "headGroupSpec": GROUP, "workerGroupSpecs": [OTHERS]}
-RAY_JOB = {
-    "entrypoint": str, "runtimeEnvYAML": str, "backoffLimit": int, "ttlSecondsAfterFinished": int,
-    "shutdownAfterJobFinishes": bool, "rayClusterSpec": CLUSTER,
-}  # fmt: skip
+RETRIES = {"backoffLimit": int, "ttlSecondsAfterFinished": int, "shutdownAfterJobFinishes": bool}
+RAY_JOB = {"entrypoint": str, "runtimeEnvYAML": str, "rayClusterSpec": CLUSTER, **RETRIES}
 
 
 def fits(value: Any, kind: Any) -> bool:
