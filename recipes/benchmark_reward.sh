@@ -17,7 +17,7 @@ fi
 for task in $BENCHMARK_TASKS; do
   for caching in $CACHING; do
     if [[ "$caching" == on ]]; then export PREFIX_CACHING=1; else export PREFIX_CACHING=0; fi
-    for kind in constant $KINDS; do
+    for kind in random $KINDS; do
       folder="$RUNS_DIR/$task/$caching/$kind"
       [[ ! -f "$folder/.finished-grpo" ]] || continue
       for_real "${bench[@]}" --arm "$task/$caching/$kind" --rows "$((STEPS * ROLLOUT_BATCH))"

@@ -1,4 +1,4 @@
-"""What a kind of reward costs: seconds a GRPO step, beside the same step with a constant reward.
+"""What a kind of reward costs: seconds a GRPO step, beside the same step with a reward that asks nobody.
 
 Run by recipes/benchmark_reward.sh. Each arm is a real run of OpenRLHF from the same checkpoint, on the same rows, with
 a learning rate of 0: all arms sample from the same policy, and differ in what their reward asks of it.
@@ -19,7 +19,7 @@ from cellduality_plugin.files import read_jsonl, write_jsonl, write_text
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import TASKS
 
-CONSTANT = f"{Path(__file__).parent / 'constant_reward.py'}:Constant"
+FREE = "random"
 GOALS, EXACT_GOAL = {"posterior": 1.25, "likelihood": 1.5}, 1.25
 
 
@@ -29,7 +29,7 @@ def write_arm(root: Path, folder: Path, rows: int) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "data").mkdir(parents=True)
     config = json.loads((shared / "data/cellduality.json").read_text())
-    config["tasks"][task]["reward"] = CONSTANT if kind == "constant" else kind
+    config["tasks"][task]["reward"] = kind
     for path in (shared / "data").iterdir():  # what rewards read, and what is packed into the model
         if path.name not in ("cellduality.json", "rl.jsonl"):
             (folder / "data" / path.name).symlink_to(path.resolve())
@@ -46,8 +46,8 @@ def table(root: Path, group_size: int) -> str:
         if folder.parent.name == "shared":
             continue
         arms = {path.name: read_curves(path / "tensorboard/grpo") for path in sorted(folder.iterdir()) if path.is_dir()}
-        constant = _median(arms["constant"], "timing/step_total")
-        for kind, curves in sorted(arms.items(), key=lambda item: (item[0] != "constant", item[0])):
+        free = _median(arms[FREE], "timing/step_total")
+        for kind, curves in sorted(arms.items(), key=lambda item: (item[0] != FREE, item[0])):
             step, task = _median(curves, "timing/step_total"), folder.parent.name
             # Where the hidden part is a label, `duality` compares it exactly.
             exact = kind == "duality" and isinstance(TASKS[task].unknown, OneOf)
@@ -55,7 +55,7 @@ def table(root: Path, group_size: int) -> str:
             distinct = _mean(curves, "dual_distinct_answers") / _mean(curves, "dual_groups")
             rows.append({
                 "task": task, "prefix caching": folder.name, "reward": kind, "s a step": f"{step:.1f}",
-                "of which rollouts": f"{_median(curves, 'timing/generation'):.1f}", "ratio": f"{step / constant:.2f}",
+                "of which rollouts": f"{_median(curves, 'timing/generation'):.1f}", "ratio": f"{step / free:.2f}",
                 "goal": "–" if goal is None else f"≤ {goal}",
                 "distinct answers a group": f"{distinct:.2f}",
                 "dual requests a group": f"{_mean(curves, 'dual_requests') * group_size:.2f}",
