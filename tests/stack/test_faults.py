@@ -31,8 +31,7 @@ from tests.stack.conftest import DUAL_KEYS, MAX_LEN, QUANTUM, TOKEN, Run, answer
 
 pytestmark = [pytest.mark.stack, pytest.mark.long]
 
-HERE = Path(__file__).parent
-AGENT = HERE / "faulty_agent.py"
+FAULTY = Path(__file__).with_name("faulty.py")
 GROUP = 8
 STEPS = 3
 FAULTS = {
@@ -100,13 +99,12 @@ def faulty_run(copied, recipe) -> Any:
     """A finished run among faults: the run, {row: fault}, and the records of all its rollouts by row."""
     place = copied()
     data = place / "data"
-    faulty = HERE / "faulty_reward.py"
-    rewards = {task: f"{faulty}:Faulty{'Duality' if 'generation' in task else 'Likelihood'}" for task in FAULTS}
+    rewards = {task: f"{FAULTY}:Faulty{'Duality' if 'generation' in task else 'Likelihood'}" for task in FAULTS}
     change(data / "cellduality.json", rewards, {"timeout_seconds": 5}, records={"folder": "../rollouts", "every": 1})
     planned = plan(Config.load(data / "cellduality.json"))
     (data / "faults.json").write_text(json.dumps(planned))
     named = {"FAULTS": str(data / "faults.json"), "CELLDUALITY_CONFIG": str(data / "cellduality.json")}
-    run = recipe(place, "grpo.sh", "--train.agent_func_path", str(AGENT), **SMALL, **named).ends_well()
+    run = recipe(place, "grpo.sh", "--train.agent_func_path", str(FAULTY), **SMALL, **named).ends_well()
     [file] = (place / "rollouts").glob("*.jsonl")
     reading = Reading()
     groups = {group[0]["row"]: group for group in read_groups(file, reading)}

@@ -154,3 +154,14 @@ def test_greedy_annotation_is_that_of_evaluation_cell_for_cell(whole_run, celldu
     cellduality(tmp_path / "run", "annotate", new, *words)
     named = anndata.read_h5ad(tmp_path / "out.h5ad").obs["cell_type_cellduality"]
     assert named.tolist() == list(said.values())
+
+
+@pytest.mark.long
+def test_every_stage_of_the_smoke_test_passes_on_a_cpu_and_the_numbers_are_kept(recipe, tmp_path):
+    recipe(tmp_path / "smoke", "smoke_gpu.sh", SET_UP="0").ends_well(1200)
+    found = json.loads((tmp_path / "smoke" / "smoke" / "smoke.json").read_text())
+    assert found["passed"]
+    ran = ["card", "prepare", "traces", "sft", "probe", "grpo", "weights", "evaluate"]
+    assert [stage["stage"] for stage in found["stages"]] == ran
+    assert found["probe"]["prefill"]["mean"] < found["probe"]["tolerance"]
+    assert len(found["weights"]["reward"]) == 2
