@@ -67,11 +67,6 @@ def test_a_card_that_is_cut_up_is_said(cards, run):
     assert "MIG" in run("grpo_duality", profile="", DRY_RUN="1", **cards(81559, mig=True)).stderr
 
 
-def test_engines_follow_the_cards(dry):
-    for variables, engines in (({"GPUS": "4"}, 4), ({"GPUS": "8", "TENSOR_PARALLEL": "2"}, 4)):
-        assert f"--vllm.num_engines {engines} " in dry("grpo", profile="a6000x8", **variables)
-
-
 def test_rows_are_packed_where_flash_attn_is_there_and_padded_elsewhere(dry, project):
     padded = dry("grpo_duality", profile="a6000x8")
     assert "--ds.attn_implementation sdpa" in padded

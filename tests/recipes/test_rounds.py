@@ -98,24 +98,6 @@ def test_where_no_reward_is_fit_cells_are_named_by_what_the_audit_found_and_grpo
     assert (folder / "grpo" / "config.json").read_text() == f"{folder}/rounds/2/sft.new\n"
 
 
-@pytest.mark.parametrize(
-    ("variables", "model"),
-    [({}, "pretrained"), ({"PRETRAIN": "0"}, "base"), ({"REFIT_FROM": "policy"}, "rounds/1/grpo")],
-)
-def test_a_fresh_model_is_fitted_to_the_rows_of_the_round(variables, model, dry):
-    lines = dry("rounds", RL="1", ROUNDS="2", **variables).splitlines()
-    words = shlex.split(next(line for line in lines if line.startswith("cellduality-cpu torchrun")))
-    found = [value_of(flag, words) for flag in ("--model.model_name_or_path", "--data.dataset")]
-    assert [path.partition("/runs/cpu/")[2] for path in found] == [model, "rounds/2/pseudo.jsonl"]
-
-
-@pytest.mark.parametrize(("labels", "rows"), [("0", "rounds/2/pseudo.rl.jsonl"), ("1", "data/rl_chosen.jsonl")])
-def test_grpo_after_a_refit_can_leave_out_the_tasks_whose_cells_it_named(labels, rows, dry):
-    words = shlex.split(dry("rounds", RL="last", ROUNDS="3", KEEP="last", RL_LABELS=labels).replace("\n", " "))
-    found = value_of("--data.prompt_dataset", words).partition("/runs/cpu/")[2]
-    assert (found, "--rl-rows" in words) == (rows, labels == "0")
-
-
 def test_one_round_is_grpo_as_it_was(dry):
     assert dry("rounds", ROUNDS="1") == dry("grpo")
     assert [dry("grpo_duality", ROUNDS=n, RL="1").count(" pseudo-label ") for n in "12"] == [0, 1]
