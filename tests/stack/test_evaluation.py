@@ -46,7 +46,7 @@ def test_the_same_bytes_twice_and_after_a_kill_and_in_another_order(evaluating, 
     kept = tmp_path / "killed" / "test" / "predictions" / "SFT.partial"
     killed = evaluating("killed")
     killed.until(lambda: kept.exists() and kept.read_bytes().count(b"\n") >= 3, timeout=300)
-    killed.signal(signal.SIGKILL)
+    killed.send(signal.SIGKILL)
     killed.end(30)
     assert kept.read_bytes().count(b"\n") - 1 >= 2
     assert not kept.with_name("SFT.jsonl").exists()

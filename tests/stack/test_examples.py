@@ -39,7 +39,7 @@ def test_a_trained_model_answers_behind_a_server_and_pays_the_rollouts_of_verifi
     model, data = prepared / "sft", prepared / "data"
     rows = [row for row in read_jsonl(data / "cells.jsonl") if row["id"].startswith("pbmc68k_reduced")][:12]
     adata_of({row["id"]: row["genes"] for row in rows}).write_h5ad(cells := tmp_path / "cells.h5ad")
-    with serve_policy(model, tmp_path / "policy", MAX_LEN) as url:
+    with serve_policy(model, tmp_path / "policy") as url:
         labels = []
         for number, backend in enumerate(("transformers", f"{url}#sft")):
             out = tmp_path / f"{number}.h5ad"

@@ -27,7 +27,7 @@ from cellduality_plugin.openrlhf_hooks.reward_func import RewardFunction
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.loop_thread import LoopThread
 from cellduality_plugin.records import Reading, read_groups
-from tests.stack.conftest import DUAL_KEYS, MAX_LEN, QUANTUM, TOKEN, Run, answers, change, endpoint, port_of, scalars
+from tests.stack.conftest import DUAL_KEYS, QUANTUM, TOKEN, Run, answers, change, endpoint, port_of, scalars
 
 pytestmark = [pytest.mark.stack, pytest.mark.long]
 
@@ -237,7 +237,7 @@ class Servers:
 
     def kill(self) -> None:
         for run in self._runs:
-            run.signal(signal.SIGKILL)
+            run.send(signal.SIGKILL)
             run.end(30)
 
     def close(self) -> None:
@@ -269,7 +269,7 @@ def served(copied, recipe, start, serve_policy, serve_reward, tmp_path_factory) 
     reward.write_text(LOGGED.format(asking=str(asking), log=str(log)))
     # Begun before there is a server: the first rollouts wait for one.
     run = start(place, *without_agent(recipe, place, reward), CELLDUALITY_TOKEN=TOKEN)
-    with serve_policy(place / "sft", beside / "policy", MAX_LEN) as url:
+    with serve_policy(place / "sft", beside / "policy") as url:
         change(config, {}, endpoint(url, place / "sft"))
         servers.begin()
         away = killed_in_the_second_step(run, servers, lambda: log.exists() and log.read_text().count("\n"))

@@ -25,7 +25,7 @@ ROWS, EACH = 8, 2
 @pytest.fixture
 def policy_url(prepared, serve_policy, tmp_path):
     """The address of vLLM's own OpenAI server over the SFT model."""
-    with serve_policy(prepared / "sft", tmp_path / "policy", MAX_LEN) as url:
+    with serve_policy(prepared / "sft", tmp_path / "policy") as url:
         yield url
 
 
@@ -83,7 +83,7 @@ def test_agent_server_and_function_give_one_reward(
         }
         from_file.reward_func.close()
     for server in servers.values():
-        server.signal()
+        server.send()
     for server in servers.values():
         server.ends_well(60)
 

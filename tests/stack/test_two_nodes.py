@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -19,7 +18,7 @@ import pytest
 
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.records import Reading, Row, read_groups
-from tests.stack.conftest import CPU, QUANTUM, free_port, processes_of, scalars
+from tests.stack.conftest import CPU, QUANTUM, free_port, kill, processes_of, scalars
 from tests.stack.score_in_engine import asked
 
 pytestmark = [pytest.mark.stack, pytest.mark.long]
@@ -56,9 +55,8 @@ def cluster(start, tmp_path_factory) -> Iterator[tuple[str, list[Path]]]:
         nodes.append(start(place / name, *command))
         nodes[-1].until(lambda: "--block" in nodes[-1].printed)
     yield address, [node.folder for node in nodes]
-    for process in [line.split()[0] for node in nodes for line in processes_of(node.folder)]:
-        with contextlib.suppress(ProcessLookupError):  # it ended with another
-            os.kill(int(process), signal.SIGKILL)
+    for node in nodes:
+        kill(node.folder)
     shutil.rmtree(sessions)
 
 
@@ -154,14 +152,14 @@ def test_both_engines_have_the_weights_of_the_trainer_in_every_step(metrics):
     assert max(map(abs, far)) < BOUND
 
 
-def groups_of(records: list[Path], steps: int) -> list[list[Row]]:
-    """Return the groups of the first steps, of which every engine has the same share."""
-    share = PROMPTS // len(records) * steps
-    return [rows for file in records for rows in list(read_groups(file, Reading()))[:share]]
+@pytest.fixture(scope="module")
+def first(killed) -> list[Row]:
+    """The rollouts of the first step, of which every engine has the same share."""
+    groups = [list(read_groups(file, Reading()))[: PROMPTS // len(killed.records)] for file in killed.records]
+    return [row for of_engine in groups for group in of_engine for row in group]
 
 
-def test_the_first_step_logged_what_both_engines_recorded(killed, metrics):
-    first = [row for rows in groups_of(killed.records, 1) for row in rows]
+def test_the_first_step_logged_what_both_engines_recorded(killed, first, metrics):
     assert len(killed.records) == 2
     assert len({tuple(row["logs"]) for row in first}) == 1, "ranks add metrics up in the order in which they hold them"
     assert len(first) == PROMPTS * GROUP, "a rollout is lost, or there twice"
@@ -171,13 +169,13 @@ def test_the_first_step_logged_what_both_engines_recorded(killed, metrics):
 
 
 @pytest.fixture(scope="module")
-def again(killed, folder, score_in_engine, tmp_path_factory) -> list[tuple[Row, float]]:
+def again(first, folder, score_in_engine, tmp_path_factory) -> list[tuple[Row, float]]:
     """Each rollout of the first step, and the reward that one engine gives it, which asks the duals itself."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder / "sft")
     inputs = {row["label"]: row["input"] for row in read_jsonl(folder / "data" / "rl.jsonl")}
-    first, rollouts = [row for rows in groups_of(killed.records, 1) for row in rows], []
+    rollouts = []
     for row in first:
         prompt, question = asked(tokenizer, inputs[row["label"]])
         answer = tokenizer(row["response"], add_special_tokens=False)["input_ids"]
@@ -188,7 +186,7 @@ def again(killed, folder, score_in_engine, tmp_path_factory) -> list[tuple[Row, 
     return list(zip(first, rewards, strict=True))
 
 
-def test_two_engines_give_the_rewards_that_one_gives(killed, folder, again):
+def test_two_engines_give_the_rewards_that_one_gives(folder, again):
     tasks = json.loads((folder / "data" / "cellduality.json").read_text())["tasks"]
     far: dict[str, list[float]] = {}
     for row, reward in again:

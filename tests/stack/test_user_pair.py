@@ -64,7 +64,7 @@ def stopped(tmp_path_factory, recipe, pair_settings) -> SimpleNamespace:
     refused = second.end(60), time.monotonic() - began, second.printed
     run.until(lambda: bool(run.steps()) and latest.exists(), timeout=600)
     files, began = hashes(folder), time.monotonic()
-    run.signal()
+    run.send()
     code, seconds = run.end(120), time.monotonic() - began
     return SimpleNamespace(
         run=run, code=code, seconds=seconds, left=processes_of(folder), files_before=files, files_after=hashes(folder),
