@@ -219,9 +219,11 @@ def serve_reward(start) -> Callable[[Path, Path], Run]:
 
 
 def port_of(server: Run) -> int:
-    """Return where a reward server listens, as soon as it does."""
+    """Return where a reward server listens, as soon as it is well."""
     server.until(lambda: "--reward.remote_url" in server.printed)
-    return int(server.printed.strip().strip("/").rpartition(":")[2])
+    port = int(server.printed.strip().strip("/").rpartition(":")[2])
+    server.until(lambda: answers(f"http://127.0.0.1:{port}/healthz"))
+    return port
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ from cellduality_plugin.openrlhf_hooks.reward_func import RewardFunction
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.policies.loop_thread import LoopThread
 from cellduality_plugin.records import Reading, read_groups
-from tests.stack.conftest import DUAL_KEYS, QUANTUM, TOKEN, Run, answers, change, endpoint, port_of, scalars
+from tests.stack.conftest import DUAL_KEYS, QUANTUM, TOKEN, Run, change, endpoint, port_of, scalars
 
 pytestmark = [pytest.mark.stack, pytest.mark.long]
 
@@ -233,7 +233,6 @@ class Servers:
         self._runs = [self._start(number) for number in range(len(self.roads))]
         for run, road in zip(self._runs, self.roads, strict=True):
             road.leads_to = port_of(run)
-            run.until(lambda road=road: answers(f"{road.url}healthz"))
 
     def kill(self) -> None:
         for run in self._runs:

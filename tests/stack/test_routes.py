@@ -11,7 +11,9 @@ from typing import Any
 import httpx
 import pytest
 
+from cellduality_plugin.agent_file import bound_reward_file
 from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.hub import read_tokenizer
 from cellduality_plugin.tasks import TASKS
 from tests.stack.conftest import MAX_LEN, QUANTUM, TOKEN, change, endpoint, port_of
 from tests.stack.score_in_engine import asked, rewards_of
@@ -42,9 +44,7 @@ def configs(prepared, policy_url) -> dict[str, Path]:
 @pytest.fixture
 def rollouts(prepared, policy_url) -> list[dict[str, Any]]:
     """What the model really says to rows of every task, in tokens."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(prepared / "sft")
+    tokenizer = read_tokenizer(str(prepared / "sft"))
     by_task: dict[str, list[dict[str, Any]]] = {}
     for row in read_jsonl(prepared / "data" / "rl.jsonl"):
         by_task.setdefault(json.loads(row["label"])["task"], []).append(row)
@@ -64,11 +64,8 @@ def test_agent_server_and_function_give_one_reward(
     prepared, configs, rollouts, score_in_engine, serve_reward, tmp_path
 ):
     from openrlhf.utils.agent import SingleTurnAgentExecutor
-    from transformers import AutoTokenizer
 
-    from cellduality_plugin.agent_file import bound_reward_file
-
-    tokenizer = AutoTokenizer.from_pretrained(prepared / "sft")
+    tokenizer = read_tokenizer(str(prepared / "sft"))
     # All at once: what takes time is to start.
     servers = {kind: serve_reward(tmp_path / kind, config) for kind, config in configs.items()}
     by_agent = score_in_engine(tmp_path / "agent", prepared / "sft", rollouts, *configs.values())

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.hub import read_tokenizer
 from cellduality_plugin.records import Reading, Row, read_groups
 from tests.stack.conftest import CPU, QUANTUM, free_port, kill, processes_of, scalars
 from tests.stack.score_in_engine import asked
@@ -171,9 +172,7 @@ def test_the_first_step_logged_what_both_engines_recorded(killed, first, metrics
 @pytest.fixture(scope="module")
 def again(first, folder, score_in_engine, tmp_path_factory) -> list[tuple[Row, float]]:
     """Each rollout of the first step, and the reward that one engine gives it, which asks the duals itself."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(folder / "sft")
+    tokenizer = read_tokenizer(str(folder / "sft"))
     inputs = {row["label"]: row["input"] for row in read_jsonl(folder / "data" / "rl.jsonl")}
     rollouts = []
     for row in first:

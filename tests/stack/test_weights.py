@@ -9,6 +9,7 @@ import statistics
 import pytest
 
 from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.hub import read_tokenizer
 from tests.stack.conftest import processes_of
 
 pytestmark = pytest.mark.stack
@@ -55,15 +56,6 @@ ROUNDING = 0.05
 OTHER = 0.1
 
 
-@pytest.fixture
-def probe_tokens(prepared) -> list[int]:
-    from transformers import AutoTokenizer
-
-    row = next(read_jsonl(prepared / "data" / "sft_traces.jsonl"))
-    tokenizer = AutoTokenizer.from_pretrained(prepared / "sft")
-    return list(tokenizer(row["output"], add_special_tokens=False)["input_ids"])
-
-
 def difference(one: list[float], other: list[float]) -> float:
     """Return the mean absolute difference, in nats a token."""
     return statistics.fmean(abs(a - b) for a, b in zip(one, other, strict=True))
@@ -95,10 +87,11 @@ def last(step: dict[str, list[list[float]]]) -> list[float]:
     return (step["dual"] or step["primal"])[-1]
 
 
-def test_the_dual_uses_the_weights_of_its_rollout_and_they_move(prepared, probe_tokens, recipe, tmp_path):
+def test_the_dual_uses_the_weights_of_its_rollout_and_they_move(prepared, recipe, tmp_path):
     probes, agent = tmp_path / "probes.jsonl", tmp_path / "probing_agent.py"
-    config = str(prepared / "data" / "cellduality.json")
-    agent.write_text(AGENT.format(probe=probe_tokens, file=str(probes), config=config))
+    row, config = next(read_jsonl(prepared / "data" / "sft_traces.jsonl")), prepared / "data" / "cellduality.json"
+    tokens = read_tokenizer(str(prepared / "sft"))(row["output"], add_special_tokens=False)["input_ids"]
+    agent.write_text(AGENT.format(probe=tokens, file=str(probes), config=str(config)))
     extra = ("--train.agent_func_path", str(agent), "--ckpt.save_hf")
     recipe(prepared, "grpo.sh", *extra, ACTOR_LR="1e-3", LR_WARMUP="0").ends_well()
     steps = by_step(probes.read_text().splitlines())
@@ -114,9 +107,9 @@ def test_the_dual_uses_the_weights_of_its_rollout_and_they_move(prepared, probe_
         assert difference(last(earlier), later["primal"][0]) > OTHER
 
     saved = prepared / "checkpoints" / "grpo"
-    sft = plain_log_probs(prepared / "sft", probe_tokens)
+    sft = plain_log_probs(prepared / "sft", tokens)
     assert difference(last(steps[0]), sft) < ROUNDING
     for number, step in enumerate(steps[1:], start=1):
-        assert difference(last(step), plain_log_probs(saved / f"global_step{number}_hf", probe_tokens)) < ROUNDING
+        assert difference(last(step), plain_log_probs(saved / f"global_step{number}_hf", tokens)) < ROUNDING
         assert difference(last(step), sft) > OTHER
     assert processes_of(prepared) == []
