@@ -29,9 +29,8 @@ ACCURACY, MACRO_F1 = f"{TASK}/accuracy", f"{TASK}/macro_f1"
 
 
 @pytest.fixture
-def script(tmp_path: Path, monkeypatch, capsys) -> Callable[..., str]:
+def script(tmp_path: Path, benchmarks, monkeypatch, capsys) -> Callable[..., str]:
     """Return a function that runs a benchmark's script on the test's folder and gives what it prints."""
-    monkeypatch.syspath_prepend(FOLDER)
 
     def run(name: str, *words: str) -> str:
         monkeypatch.setattr("sys.argv", [f"{name}.py", str(tmp_path), *words])
