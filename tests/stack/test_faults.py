@@ -174,16 +174,14 @@ def test_a_smuggler_earns_no_more_than_who_is_honest(faulty_run):
 
 
 LOGGED = """
-import importlib.util, json, os
+import json, os, runpy
 
-spec = importlib.util.spec_from_file_location("asking", {asking!r})
-asking = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(asking)
+asked = runpy.run_path({asking!r})["reward_func"]
 log = os.open({log!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
 
 def reward_func(queries, prompts, labels):
-    reply = asking.reward_func(queries, prompts, labels)
+    reply = asked(queries, prompts, labels)
     os.write(log, (json.dumps([*queries, *prompts, *labels, reply]) + "\\n").encode())
     return reply
 """
