@@ -42,12 +42,6 @@ serve_frozen() { # run folder, seed
   done
 }
 
-stop_frozen() {
-  [[ -n "${server:-}" ]] || return 0
-  kill "$server" && wait "$server" || true
-  server=
-}
-
 train() { # seed, arm
   local shared="$RUNS_DIR/$1" folder="$RUNS_DIR/$1/arms/$2" kind="$2" flags=() rounds=()
   [[ "$RESUME" != 1 || ! -f "$folder/.finished-grpo" ]] || return 0
@@ -83,7 +77,8 @@ train() { # seed, arm
   if [[ "$DRY_RUN" != 1 ]]; then flags+=(--records "$folder/rollouts"); fi
   perform cellduality configure "$shared/data/cellduality.json" "${flags[@]}" --out "$config"
   RUN_DIR="$folder" CONFIG="$config" bash "$root/recipes/grpo.sh"
-  stop_frozen
+  if [[ -n "${server:-}" ]]; then kill "$server" && wait "$server" || true; fi
+  server=
 }
 
 found=()
