@@ -127,7 +127,7 @@ def profiles_of(cell: Cell, vocabulary: Vocabulary) -> Profiles:
 
 @pytest.fixture(scope="session")
 def small_world(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary, cell: Cell) -> SimpleNamespace:
-    """A few rows in ``data``, their ``config``, and a Llama of one layer, ``model``: enough for a real ``tokenizer``."""
+    """A few rows in ``data``, their ``config``, and a Llama of one layer, ``model``, with a real ``tokenizer``."""
     data, model = (tmp_path_factory.mktemp("small world") / name for name in ("data", "model"))
     tasks, rng = list(TASKS.values()), np.random.default_rng(0)
     how = {"hidden": 0.25, "rng": rng}
