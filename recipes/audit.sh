@@ -7,20 +7,17 @@
 #   AUDIT_REWARDS=posterior,profile AUDIT_HIDDEN=0.25,1 AUDIT_TRACES=0,4 bash recipes/audit.sh
 #   AUDIT_CELLS=128 AUDIT_REWARDS=duality,likelihood,posterior bash recipes/audit.sh
 #   AUDIT=0 bash recipes/grpo_duality.sh             # goes without
-set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 [[ "$AUDIT" != 0 ]] || exit 0
-set_up
-lock_run
+begin_stage
 if finished audit && { [[ "$REWARDS" != auto ]] || chosen; }; then exit 0; fi
 unmark audit
 
-rewards=(--hidden "$AUDIT_HIDDEN" --traces "$AUDIT_TRACES")
-if [[ -n "$AUDIT_REWARDS" ]]; then rewards+=(--rewards "$AUDIT_REWARDS"); fi
+rewards=(--hidden "$AUDIT_HIDDEN" --traces "$AUDIT_TRACES" ${AUDIT_REWARDS:+--rewards "$AUDIT_REWARDS"})
 if [[ "$REWARDS" == auto ]]; then
   forget_choice
-  rewards+=(--choose "$data/chosen.json" --rl-rows "$data/rl.jsonl" --chosen-rows "$data/rl_chosen.jsonl")
-  rewards+=(--rollout-batch "$ROLLOUT_BATCH")
+  rewards+=(--choose "$data/chosen.json" --rl-rows "$data/rl.jsonl" --chosen-rows "$data/rl_chosen.jsonl"
+    --rollout-batch "$ROLLOUT_BATCH")
 fi
 if [[ "$BACKEND" == gpu ]]; then rewards+=(--tensor-parallel "$TENSOR_PARALLEL"); fi
 code=0

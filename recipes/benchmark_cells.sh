@@ -4,14 +4,12 @@
 #
 #   bash recipes/benchmark_cells.sh
 #   SIZES="500 1000 2000" FILE_CELLS=100000 bash recipes/benchmark_cells.sh
-set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${SIZES:=4000 16000 64000}"   # cells
 : "${GENES:=20000}" "${PER_CELL:=2000}"
 : "${FILE_CELLS:=1000000}" "${FILE_GENES:=20000}" "${FILE_DENSITY:=0.05}"
 : "${STRICT:=1}"                # 0: print what is not kept, but do not fail for it
 : "${BENCH_DIR:=$root/runs/benchmark_cells}"
-peer=(cell2sentence==1.2.0 plotnine==0.15.9 mizani==0.14.6)
 read -ra sizes <<<"$SIZES"
 set_up
 
@@ -24,10 +22,10 @@ fi
 
 # In a folder of its own and last on the path: it must not change what the project runs with.
 if [[ ! -f "$BENCH_DIR/peer/.complete" ]]; then
-  perform python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target "$BENCH_DIR/peer" "${peer[@]}"
+  perform python -m pip install --quiet --disable-pip-version-check --no-deps --upgrade --target "$BENCH_DIR/peer" \
+    cell2sentence==1.2.0 plotnine==0.15.9 mizani==0.14.6
   for_real touch "$BENCH_DIR/peer/.complete"
 fi
-
 export PYTHONPATH="$BENCH_DIR/peer${PYTHONPATH:+:$PYTHONPATH}"
 benchmark cells --sizes "${sizes[@]}" --genes "$GENES" --per-cell "$PER_CELL" --file-cells "$FILE_CELLS" \
   --file-genes "$FILE_GENES" --file-density "$FILE_DENSITY" --strict "$STRICT"

@@ -8,7 +8,6 @@
 #   LABELS=40 SEEDS="42 43" ARMS="oracle default" SPLIT=validation bash recipes/benchmark_labels.sh
 #
 # Arms: see recipes/benchmark_table6.sh.
-set -euo pipefail
 presets=(DATASET=pbmc_zheng2017_facs "TASKS=cell_type_annotation,conditional_cell_generation" HELD_OUT= FOREIGN=pbmc_10x3k
   MAX_CELLS= REWARDS=auto N_GENES=1000 "HIDDEN=1,0.25" N_RL=2048 WEIGHTS=)
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
@@ -21,10 +20,9 @@ for labels in $LABELS; do
   # Stage 0 sees no label: that of a seed serves all numbers of labels.
   STAGE0_RUNS="$ALL_RUNS/${LABELS%% *}" RUNS_DIR="$runs" N_LABELLED="$labels" LABEL_SEED=seed SEEDS="$SEEDS" ARMS="$ARMS" SPLIT="$SPLIT" \
     bash "$root/recipes/benchmark_table6.sh" "$@"
+  [[ "$DRY_RUN" != 1 ]] || continue
   for seed in $SEEDS; do
-    if [[ "$DRY_RUN" != 1 ]]; then
-      python "$root/recipes/benchmarks/labels_baselines.py" "$runs/$seed/data" --split "$SPLIT" >"$runs/$seed/$SPLIT/baselines.json"
-    fi
+    python "$root/recipes/benchmarks/labels_baselines.py" "$runs/$seed/data" --split "$SPLIT" >"$runs/$seed/$SPLIT/baselines.json"
   done
 done
 for_real python "$root/recipes/benchmarks/label_curves.py" "$ALL_RUNS" --split "$SPLIT"

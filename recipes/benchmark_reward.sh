@@ -4,7 +4,6 @@
 #
 #   bash recipes/benchmark_reward.sh
 #   STEPS=5 KINDS="likelihood posterior" CACHING=on bash recipes/benchmark_reward.sh
-set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${RUNS_DIR:=$root/runs/reward-$PROFILE}" "${STEPS:=12}" "${CACHING:=on off}"
 : "${KINDS:=oracle duality likelihood posterior}" "${BENCHMARK_TASKS:=cell_type_annotation conditional_cell_generation}"
@@ -18,10 +17,10 @@ fi
 for task in $BENCHMARK_TASKS; do
   for caching in $CACHING; do
     if [[ "$caching" == on ]]; then export PREFIX_CACHING=1; else export PREFIX_CACHING=0; fi
-    for kind in constant $KINDS; do
+    for kind in random $KINDS; do
       folder="$RUNS_DIR/$task/$caching/$kind"
       [[ ! -f "$folder/.finished-grpo" ]] || continue
-      for_real "${bench[@]}" --arm "$task" "$caching" "$kind" --rows "$((STEPS * ROLLOUT_BATCH))"
+      for_real "${bench[@]}" --arm "$task/$caching/$kind" --rows "$((STEPS * ROLLOUT_BATCH))"
       stage="[$task, $kind, prefix caching $caching]" RUN_DIR="$folder" CONFIG="$folder/data/cellduality.json" ACTOR_LR=0 bash "$root/recipes/grpo.sh" "$@"
     done
   done

@@ -16,7 +16,6 @@
 #   refit          pseudo-labels by the judge (JUDGE) and a refit, no RL
 #   oracle-refit   the same with true labels: the most that could be gained so
 #   rounds         as refit, and GRPO from there, paid as default is
-set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${SEEDS:=42 43 44 45 46}" "${ARMS:=oracle duality default}" "${RUNS_DIR:=$root/runs/table6-$PROFILE}"
 : "${DUAL_PORT:=8421}"
@@ -26,13 +25,12 @@ set_up
 
 # The SFT checkpoint behind an endpoint of its own, for as long as an arm trains.
 serve_frozen() { # run folder, seed
-  local log="$1/logs/dual.log" port=$((DUAL_PORT + $2 % 1000))
+  local log="$1/logs/dual.log" port=$((DUAL_PORT + $2 % 1000)) machine=(--enforce-eager)
   address="http://127.0.0.1:$port/v1"
   [[ "$DRY_RUN" != 1 ]] || return 0
   mkdir -p "$1/logs"
   VLLM_API_KEY="$(python -c 'import secrets; print(secrets.token_hex())')"
   export VLLM_API_KEY
-  local machine=(--enforce-eager)
   if [[ "$BACKEND" == gpu ]]; then machine=(--gpu-memory-utilization 0.2); fi # beside trainer and engine, on the first card
   "${launch[@]}" python -m vllm.entrypoints.openai.api_server --model "$1/sft" --served-model-name sft \
     --host 127.0.0.1 --port "$port" --max-model-len "$MAX_LEN" --dtype bfloat16 "${machine[@]}" >"$log" 2>&1 &
@@ -44,65 +42,43 @@ serve_frozen() { # run folder, seed
   done
 }
 
-stop_frozen() {
-  [[ -n "${server:-}" ]] || return 0
-  kill "$server" && wait "$server" || true
-  server=
-}
-
 train() { # seed, arm
-  local shared="$RUNS_DIR/$1" folder="$RUNS_DIR/$1/arms/$2" kind="$2" flags=() rounds
+  local shared="$RUNS_DIR/$1" folder="$RUNS_DIR/$1/arms/$2" kind="$2" flags=() rounds=()
   [[ "$RESUME" != 1 || ! -f "$folder/.finished-grpo" ]] || return 0
-  if [[ "$DRY_RUN" != 1 ]]; then
-    mkdir -p "$folder"
-    for part in data sft base pretrained; do ln -sfn "../../$part" "$folder/$part"; done
-  fi
+  for_real mkdir -p "$folder"
+  for part in data sft base pretrained; do for_real ln -sfn "../../$part" "$folder/$part"; done
   export stage="[seed $1, $2]" SEED="$1"
-  case "$kind" in
-    self-train)
-      RUN_DIR="$folder" RL=0 JUDGE=none PSEUDO_VOTES="$GROUP_SIZE" KEEP=last ROUNDS=2 bash "$root/recipes/rounds.sh"
-      return
-      ;;
-    refit | oracle-refit)
-      if [[ "$kind" == oracle-refit ]]; then local -x JUDGE=oracle; fi
-      RUN_DIR="$folder" RL=0 KEEP=last ROUNDS=2 bash "$root/recipes/rounds.sh"
-      return
-      ;;
-    rounds)
-      # Round 1 is the arm `refit`, if it has been trained.
-      local first="$shared/arms/refit/grpo"
-      if [[ -d "$first" ]]; then rounds=2; else rounds=3 first=; fi
-      RUN_DIR="$folder" FIRST="$first" RL=last KEEP=last ROUNDS="$rounds" bash "$root/recipes/rounds.sh"
-      return
-      ;;
-    default)
-      if [[ "$REWARDS" == auto ]]; then
-        RUN_DIR="$folder" bash "$root/recipes/grpo.sh"
-        return
-      fi
-      ;;
-    *-frozen)
-      kind="${kind%-frozen}"
-      serve_frozen "$shared" "$1"
-      flags+=(--dual-url "$address" --dual-model sft --dual-key-variable VLLM_API_KEY)
-      ;;
-  esac
-  if [[ "$kind" == *-votes ]]; then
-    kind="${kind%-votes}"
-    flags+=(--votes "$labels")
-  elif [[ "$kind" != default ]]; then
-    flags+=(--votes "")
+  if [[ "$kind" == default && "$REWARDS" == auto ]]; then
+    RUN_DIR="$folder" bash "$root/recipes/grpo.sh"
+    return
+  elif [[ "$kind" == *-frozen ]]; then
+    kind="${kind%-frozen}"
+    serve_frozen "$shared" "$1"
+    flags=(--dual-url "$address" --dual-model sft --dual-key-variable VLLM_API_KEY)
   fi
-  if [[ "$kind" == paper ]]; then
-    flags+=(--hidden "*=0.25" --rewards "*=duality")
-  elif [[ "$kind" != default ]]; then
-    flags+=(--rewards "*=$kind")
+  case "$kind" in
+    self-train) rounds=(RL=0 ROUNDS=2 JUDGE=none PSEUDO_VOTES="$GROUP_SIZE") ;;
+    refit) rounds=(RL=0 ROUNDS=2) ;;
+    oracle-refit) rounds=(RL=0 ROUNDS=2 JUDGE=oracle) ;;
+    rounds) # Round 1 is the arm `refit`, if it has been trained.
+      rounds=(RL=last ROUNDS=3 FIRST=)
+      if [[ -d "$shared/arms/refit/grpo" ]]; then rounds=(RL=last ROUNDS=2 FIRST="$shared/arms/refit/grpo"); fi
+      ;;
+    default) ;;
+    paper) flags+=(--votes "" --hidden "*=0.25" --rewards "*=duality") ;;
+    *-votes) flags+=(--votes "$labels" --rewards "*=${kind%-votes}") ;;
+    *) flags+=(--votes "" --rewards "*=$kind") ;;
+  esac
+  if ((${#rounds[@]})); then
+    env "${rounds[@]}" KEEP=last RUN_DIR="$folder" bash "$root/recipes/rounds.sh"
+    return
   fi
   local config="$shared/data/$2.json"
   if [[ "$DRY_RUN" != 1 ]]; then flags+=(--records "$folder/rollouts"); fi
   perform cellduality configure "$shared/data/cellduality.json" "${flags[@]}" --out "$config"
   RUN_DIR="$folder" CONFIG="$config" bash "$root/recipes/grpo.sh"
-  stop_frozen
+  if [[ -n "${server:-}" ]]; then kill "$server" && wait "$server" || true; fi
+  server=
 }
 
 found=()

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # shellcheck disable=SC2034,SC2154  # variables that recipes set and read
 # What all recipes share: messages, the profile, and the one way a stage is run. Sourced, never run.
+set -euo pipefail
 presets+=() # of a recipe: its own defaults
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
@@ -26,33 +27,27 @@ find_python() {
 
 # The profile (`by_cards`) and why, by the cards that are there and visible; the smallest counts.
 choose_profile() {
-  local sizes=() gib
+  local sizes=() visible=() gib many
   mapfile -t sizes < <(nvidia-smi --query-gpu=memory.total --format=csv,noheader,nounits 2>/dev/null | sort -n | grep -x '[0-9]*')
   if [[ -n "${CUDA_VISIBLE_DEVICES+set}" ]]; then
-    local visible=()
     IFS=, read -ra visible <<<"$CUDA_VISIBLE_DEVICES"
     sizes=("${sizes[@]:0:${#visible[@]}}")
   fi
-  if ((${#sizes[@]} == 0)); then
-    by_cards=cpu reason="no NVIDIA card is visible"
+  many=${#sizes[@]} gib=$(((${sizes[0]:-0} + 1023) / 1024)) by_cards=cpu
+  reason="$many x $(((${sizes[0]:-0} + 512) / 1024)) GiB"
+  if ((many == 0)); then
+    reason="no NVIDIA card is visible"
     if [[ -e /dev/kfd ]]; then reason+="; AMD's are not supported"; fi
-    return
-  fi
-  gib=$(((sizes[0] + 1023) / 1024)) reason="${#sizes[@]} x $(((sizes[0] + 512) / 1024)) GiB"
-  if nvidia-smi -L 2>/dev/null | grep -q MIG; then
-    by_cards=cpu reason="a card is cut up by MIG: name a profile, and a whole card by CUDA_VISIBLE_DEVICES"
+  elif nvidia-smi -L 2>/dev/null | grep -q MIG; then
+    reason="a card is cut up by MIG: name a profile, and a whole card by CUDA_VISIBLE_DEVICES"
   elif ((gib < 22)); then
-    by_cards=cpu reason+=", and the smallest GPU profile needs 24"
-  elif ((gib < 44)); then
-    by_cards=gpu24
-  elif ((${#sizes[@]} == 1)); then
-    if ((gib < 78)); then by_cards=gpu1; else by_cards=gpu80; fi
-  else
-    for cards in 8 4 2; do # batches are for powers of two
-      if ((cards <= ${#sizes[@]})); then break; fi
-    done
-    by_cards="a6000x8 GPUS=$cards"
-  fi
+    reason+=", and the smallest GPU profile needs 24"
+  elif ((gib < 44)); then by_cards=gpu24
+  elif ((many == 1 && gib < 78)); then by_cards=gpu1
+  elif ((many == 1)); then by_cards=gpu80
+  elif ((many < 4)); then by_cards="a6000x8 GPUS=2" # batches are for powers of two
+  elif ((many < 8)); then by_cards="a6000x8 GPUS=4"
+  else by_cards="a6000x8 GPUS=8"; fi
 }
 
 # Every setting, by recipes/settings.py, which takes --set and --help out of the arguments. A run file can change what a
@@ -110,15 +105,13 @@ fi
 perform() { # COMMAND...: with DRY_RUN=1 it is printed
   if [[ "$DRY_RUN" != 1 ]]; then "$@"; else printf '%q ' "$@" && echo; fi
 }
+quietly() { if [[ "$DRY_RUN" != 1 ]]; then "$@" >/dev/null; else perform "$@"; fi; }
 for_real() { if [[ "$DRY_RUN" != 1 ]]; then "$@"; fi; } # COMMAND...: of which a dry run says nothing
 
 set_up() {
   if [[ "$SET_UP" == 0 ]]; then return; fi # the environment in VENV is taken as it is
-  if [[ "$DRY_RUN" == 1 ]]; then
-    echo "bash recipes/setup.sh"
-  else
-    PROFILE="$PROFILE" VENV="$VENV" bash "$root/recipes/setup.sh"
-  fi
+  if [[ "$DRY_RUN" == 1 ]]; then echo "bash recipes/setup.sh" && return; fi
+  PROFILE="$PROFILE" VENV="$VENV" bash "$root/recipes/setup.sh"
 }
 
 # One run at a time in a folder. The lock is freed by the kernel when the recipe ends, however it ends.
@@ -134,14 +127,16 @@ lock_run() {
   if [[ ! -f "$RUN_DIR/run.toml" || "$0" == *grpo_duality.sh ]]; then echo "$run_file" >"$RUN_DIR/run.toml"; fi
 }
 
+begin_stage() {
+  set_up
+  lock_run
+}
+
 # run NAME EXPECTED_SECONDS COMMAND...: one supervised stage with a log, live progress and a clean end.
 run() {
   local name="$1" expect="$2"
   shift 2
-  if [[ "$DRY_RUN" == 1 ]]; then
-    perform "$@"
-    return
-  fi
+  if [[ "$DRY_RUN" == 1 ]]; then perform "$@" && return; fi
   mkdir -p "$RUN_DIR/logs"
   printf '%q ' "$@" >"$RUN_DIR/logs/$name.command" # for the report
   python -m cellduality_plugin.openrlhf_hooks.supervise --run-dir "$RUN_DIR" --stage "${stage:+$stage }$name" \
@@ -177,15 +172,14 @@ train_sft() {
   )
   if [[ "${CHECK:-1}" != 0 ]]; then run "check-$name" 10 cellduality doctor -- "${trainer[@]}"; fi
   run "$name" "${expected[$name]}" "${trainer[@]}"
-  replace_folder "$to.new" "$to"
+  for_real replace_folder "$to.new" "$to"
   if [[ "$name" == sft ]]; then pack_model "$to" "${CONFIG:-$data/cellduality.json}"; fi
   mark_finished "$name"
 }
 
 # pack_model FOLDER CONFIG: all that the use of a trained model needs, into its folder.
 pack_model() {
-  local pack=(cellduality pack "$1" --data "$data" --config "$2" --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS")
-  if [[ "$DRY_RUN" == 1 ]]; then perform "${pack[@]}"; else "${pack[@]}" >/dev/null; fi
+  quietly cellduality pack "$1" --data "$data" --config "$2" --max-len "$MAX_LEN" --max-new-tokens "$MAX_NEW_TOKENS"
 }
 
 # evaluate_models DATA SPLIT OUT FLAG...: the checkpoints of `models` (--model NAME=FOLDER ...) on held-out cells.
@@ -221,9 +215,8 @@ finished() { [[ "$RESUME" == 1 && -f "$RUN_DIR/.finished-$1" ]]; }
 mark_finished() { for_real touch "$RUN_DIR/.finished-$1"; }
 unmark() { for_real rm -f "${@/#/"$RUN_DIR/.finished-"}"; }
 
-# A new model replaces the old one only when it is whole.
-replace_folder() { # from, to
-  [[ "$DRY_RUN" != 1 ]] || return 0
+# A new model replaces the old one only when it is whole: for_real replace_folder FROM TO
+replace_folder() {
   rm -rf "$2.old"
   if [[ -e "$2" ]]; then mv "$2" "$2.old"; fi
   mv "$1" "$2"

@@ -6,10 +6,8 @@
 #   bash recipes/evaluate.sh --decode greedy         # further arguments go to cellduality evaluate
 #
 # What was stopped goes on where it was; what was answered and is unchanged is not asked again.
-set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-set_up
-lock_run
+begin_stage
 models=()
 if [[ "$BASE_MODEL" != small-llama ]]; then models+=(--model "base=$base"); fi # that has not learned a word
 models+=(--model "SFT=$sft") curves=(--curves "SFT=$RUN_DIR/tensorboard/sft") last="$sft"
@@ -19,7 +17,6 @@ if nothing_chosen; then
 else
   models+=(--model "GRPO=$grpo") curves+=(--curves "GRPO=$RUN_DIR/tensorboard/grpo") last="$grpo"
 fi
-
 if [[ "$BACKEND" == gpu ]]; then models+=(--tensor-parallel "$TENSOR_PARALLEL" --batch $((256 * GPUS))); fi
 if [[ "$BACKEND" == cpu ]] && (("$(OMP_NUM_THREADS="" nproc)" > 1)); then models+=(--together); fi
 evaluate_models "$data" "$SPLIT" "$RUN_DIR/$SPLIT" --decode "$DECODE" "$@"

@@ -8,10 +8,8 @@
 #   cellduality configure runs/cpu/data/cellduality.json --rewards "*=posterior" --out runs/cpu/data/posterior.json
 #   CONFIG=runs/cpu/data/posterior.json bash recipes/grpo.sh      # another reward on the same rows
 #   PROFILE=multinode NODES=4 RUN_DIR=/shared/run bash recipes/grpo.sh
-set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-set_up
-lock_run
+begin_stage
 from="$sft"
 if [[ "${CHECK_ONLY:-0}" == 1 ]]; then # before SFT: of the same kind as its model is what it starts from
   finished sft && exit 0
@@ -30,9 +28,8 @@ fi
 take_choice
 agent="${CONFIG%.json}.agent.py"
 if [[ "$DRY_RUN" != 1 ]]; then agent="$(cellduality agent-path --config "$CONFIG")"; fi
-resume=()
+resume=() caching=()
 if [[ "$RESUME" == 1 ]]; then resume=(--ckpt.load_enable); fi
-caching=()
 if [[ "$PREFIX_CACHING" == 1 ]]; then caching=(--vllm.enable_prefix_caching); fi
 
 trainer=(python -m openrlhf.cli.train_ppo_ray)
@@ -72,11 +69,11 @@ trainer=(
 run check-grpo 10 cellduality doctor -- "${trainer[@]}"
 if [[ "${CHECK_ONLY:-0}" == 1 ]]; then exit 0; fi
 # A stopped run is taken up only on request; otherwise its checkpoints would be mistaken for this run's.
-if [[ "$DRY_RUN" != 1 && "$RESUME" != 1 ]]; then
-  rm -rf "$RUN_DIR/checkpoints/grpo" "$RUN_DIR/tensorboard/grpo" "$RUN_DIR/rollouts" "$RUN_DIR/alarms.jsonl"
+if [[ "$RESUME" != 1 ]]; then
+  for_real rm -rf "$RUN_DIR/checkpoints/grpo" "$RUN_DIR/tensorboard/grpo" "$RUN_DIR/rollouts" "$RUN_DIR/alarms.jsonl"
 fi
 run grpo "${expected[grpo]}" "${trainer[@]}"
 
-replace_folder "$grpo.new" "$grpo"
+for_real replace_folder "$grpo.new" "$grpo"
 pack_model "$grpo" "$CONFIG"
 mark_finished grpo

@@ -13,23 +13,18 @@
 #   DRY_RUN=1 bash recipes/grpo_duality.sh                         # prints the exact commands
 #   RUN_FILE=runs/cpu/run.toml bash recipes/grpo_duality.sh --set sft.epochs=4 --set RUN_DIR=runs/longer
 #   bash recipes/grpo_duality.sh --help                            # every setting
-set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 say "CellDuality, profile $PROFILE, into $RUN_DIR"
 export PROFILE VENV SEED DATA_SEED DATASET LABEL_COLUMN RUN_DIR DRY_RUN RESUME ROUNDS stage
 if ((ROUNDS > 1)); then rl=rounds; else rl=grpo; fi
-stages=(prepare traces)
-if [[ "$PRETRAIN" != 0 ]]; then stages+=(pretrain); fi
-stages+=(sft)
-if [[ "$AUDIT" != 0 ]]; then stages+=(audit); fi
-stages+=("$rl" evaluate)
+stages=(prepare traces pretrain sft audit "$rl" evaluate)
+if [[ "$PRETRAIN" == 0 ]]; then unset 'stages[2]'; fi
+if [[ "$AUDIT" == 0 ]]; then unset 'stages[4]'; fi
 of=$((${#stages[@]} + 1)) at=1
-stage="[1/$of]" set_up
-lock_run
+stage="[1/$of]" begin_stage
 for name in "${stages[@]}"; do
-  at=$((at + 1))
-  further=()
+  at=$((at + 1)) further=()
   if [[ "$name" == "$rl" ]]; then further=("$@"); fi
   if [[ "$name" == sft && "$BACKEND" == gpu ]]; then # what stage 2 would refuse is found before hours of SFT
     stage="[$at/$of]" CHECK_ONLY=1 bash "$root/recipes/grpo.sh" "$@"

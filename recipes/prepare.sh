@@ -6,10 +6,8 @@
 #   DATASET=screen.h5ad PREPARE_OPTIONS="--perturbation-column target --match batch" bash recipes/grpo_duality.sh
 #   DATASET="he_2020_liver segerstolpe_2016" TASKS=cell_type_annotation bash recipes/prepare.sh
 #   DRY_RUN=1 bash recipes/prepare.sh
-set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-set_up
-lock_run
+begin_stage
 
 # Several sets are parted by blanks; a path that holds blanks is one set.
 if [[ -f "$DATASET" ]]; then sources=("$DATASET"); else read -ra sources <<<"$DATASET"; fi
@@ -23,17 +21,16 @@ if [[ -n "$PREPARE_OPTIONS" ]]; then # blanks part them, quotes keep blanks
   words="$(xargs -n 1 printf '%s\n' <<<"$PREPARE_OPTIONS")" || die "PREPARE_OPTIONS=$PREPARE_OPTIONS" "close its quotes"
   mapfile -t options <<<"$words"
 fi
-watched=()
+watched=() pretraining=()
 if [[ "$GOLD" == 1 ]]; then watched=(--gold-for-monitoring); fi
-pretraining=()
 if [[ "$PRETRAIN" != 0 ]]; then pretraining=(--pretrain-views "$PRETRAIN_VIEWS" --clusters "$CLUSTERS"); fi
 
 # Until an audit has chosen: what knows every label of a set.
 prepared="$REWARDS"
 if [[ "$REWARDS" == auto ]]; then
-  prepared=cell_type_annotation=posterior,conditional_cell_generation=posterior,drug_sensitivity_prediction=posterior
-  prepared=$prepared,drug_exposure_prediction=posterior,perturbation_response_generation=posterior
-  prepared=$prepared,perturbation_identification=posterior
+  printf -v prepared '%s=posterior,' cell_type_annotation conditional_cell_generation drug_sensitivity_prediction \
+    drug_exposure_prediction perturbation_response_generation perturbation_identification
+  prepared="${prepared%,}"
 fi
 
 run prepare "${expected[prepare]}" cellduality data prepare "${sources[@]}" --out "$data" --label-column "$LABEL_COLUMN" \

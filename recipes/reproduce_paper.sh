@@ -18,17 +18,8 @@
 #   address (`cellduality data list` says where each goes): the cell types of xin_2016, which have not been published,
 #   and the two tables of gse149383. Without them: IDENTITY_SETS="he_2020_liver segerstolpe_2016 human_immune".
 #
-# It differs from the paper in that
-# - sciplex3 trains beside l1000, but for chemCPA's nine drugs, of which Table 4 is: Table 6 calls its test cells
-#   in-distribution, though section 4.1 trains on L1000 alone. l1000 unpacks to 65 GB: without it,
-#   DYNAMICS_SETS="gse149383 gse117872 sciplex3 gse110894". Of its tens of thousands of perturbations there are as many
-#   as MAX_CELLS has room for, three profiles each at least;
-# - sets are cut to MAX_CELLS (MAX_CELLS= for whole sets), and classes of fewer than three cells are dropped;
-# - reasoning traces are by the rule of marker genes unless TEACHER names a model; the paper used GPT-4o and Gemini;
-# - which cells InstructCell tests on cannot be had again (`cellduality data info NAME` says so of each set); of the
-#   mouse sets, of which none trains, all cells are asked about, by human orthologues.
-# Distances of cells are in our space, not scGPT's: they are not to be put beside the paper's.
-set -euo pipefail
+# Where it differs from the paper: recipes/README.md.
+
 # One labelled cell of every class is the least, where there are few; of sciplex3 a class is a drug at a dose.
 labels=he_2020_liver=140,segerstolpe_2016=140,xin_2016=140,human_immune=280,gse149383=140,gse117872=140,sciplex3=1520,l1000=1520
 presets=(PROFILE=a6000x8 VALIDITY_POWER=0 SMALL_CLASSES=drop HELD_OUT= REWARDS=

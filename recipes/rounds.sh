@@ -10,13 +10,11 @@
 #   RL=last bash recipes/rounds.sh                        # first the refits, then GRPO once, in the last round
 #   RESUME=1 ROUNDS=4 bash recipes/rounds.sh              # goes on where it was
 #   FIRST=runs/other/grpo bash recipes/rounds.sh          # this checkpoint is round 1
-set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 [[ "$RL" != 0 || "$ROUNDS" -ge 2 ]] || die "nothing to do: RL=0 with ROUNDS=$ROUNDS" "give two rounds or more"
 if ((ROUNDS < 2)); then exec bash "$root/recipes/grpo.sh" "$@"; fi
 further=("$@")
-set_up
-lock_run
+begin_stage
 before_grpo=""
 if [[ "$RL" == last ]]; then before_grpo=1; fi
 if [[ -z "${CONFIG:-}" && "$RL" != 0 ]] && nothing_chosen; then
@@ -31,11 +29,9 @@ if [[ "$RL" != 1 ]]; then : "${FIRST:=$sft}"; fi
 if [[ -d "$FIRST" ]]; then FIRST="$(realpath -- "$FIRST")"; fi
 
 # Rounds are taken up only on request, and only if no other SFT checkpoint has come since.
-if [[ "$DRY_RUN" != 1 ]]; then
-  if [[ "$RESUME" != 1 || "$RUN_DIR/.finished-sft" -nt "$all/.begun" ]]; then rm -rf "$all"; fi
-  mkdir -p "$all"
-  [[ -f "$all/.begun" ]] || touch "$all/.begun"
-fi
+if [[ "$RESUME" != 1 || "$RUN_DIR/.finished-sft" -nt "$all/.begun" ]]; then for_real rm -rf "$all"; fi
+for_real mkdir -p "$all"
+[[ -f "$all/.begun" ]] || for_real touch "$all/.begun"
 RUN_DIR="$all" finished "$ROUNDS" && exit 0
 
 # Who labels: as the audit found best, where it has chosen; of a set whose rewards were given, class profiles.
@@ -69,7 +65,7 @@ refit() { # labels of the policy, and a fresh model on them
     unmark grpo
     RUN_DIR="$folder" mark_finished pseudo
   fi
-  if [[ "$DRY_RUN" != 1 ]]; then grep -E '^(pseudo-labels of|alarm:) ' "$folder/logs/pseudo.log" >&2 || true; fi
+  for_real grep -E '^(pseudo-labels of|alarm:) ' "$folder/logs/pseudo.log" >&2 || true
   if [[ "$PRETRAIN" != 0 ]]; then start="$pretrained"; fi
   if [[ "$REFIT_FROM" == policy ]]; then start="$policy"; fi
   CHECK=0 CONFIG="$CONFIG" RUN_DIR="$folder" START_MODEL="$start" SFT_EPOCHS="$REFIT_EPOCHS" SFT_ROWS="$folder/pseudo.jsonl" bash "$root/recipes/sft.sh"
@@ -91,11 +87,9 @@ for ((number = 1; number <= ROUNDS; number++)); do
   export stage="${outer:+$outer }[round $number]"
   rl="$RL"
   if [[ "$RL" == last ]]; then rl=$((number == ROUNDS)); fi
-  if [[ "$DRY_RUN" != 1 ]]; then
-    mkdir -p "$folder"
-    ln -sfn ../../data "$folder/data"
-    if ((number == 1)); then ln -sfn ../../sft "$folder/sft"; fi
-  fi
+  for_real mkdir -p "$folder"
+  for_real ln -sfn ../../data "$folder/data"
+  if ((number == 1)); then for_real ln -sfn ../../sft "$folder/sft"; fi
   if [[ "$RL" == last && "$rl" == 1 && "$number" != 1 ]]; then
     for_real ln -sfn "$policy" "$folder/sft"
   elif ((number > 1)); then
@@ -111,11 +105,9 @@ for ((number = 1; number <= ROUNDS; number++)); do
   fi
   policies[number]="$policy"
   [[ "$KEEP" == best ]] || continue
-  models=(--model "round-$number=$policy")
+  models=(--model "round-$number=$policy") evaluated+=("$folder")
   RUN_DIR="$folder" evaluate_models "$data" validation "$folder/validation" --decode headline --no-anndata
-  evaluated+=("$folder")
-  choose=(cellduality rounds "${evaluated[@]}" --out "$RUN_DIR/rounds.json" --patience "$ROUNDS_PATIENCE")
-  told="$(perform "${choose[@]}")"
+  told="$(perform cellduality rounds "${evaluated[@]}" --out "$RUN_DIR/rounds.json" --patience "$ROUNDS_PATIENCE")"
   if [[ "$DRY_RUN" == 1 ]]; then echo "$told"; else read -r best goes_on <<<"$told"; fi
   [[ "$goes_on" == on ]] || break
 done
@@ -128,8 +120,8 @@ if [[ "$DRY_RUN" != 1 ]]; then
     rm -rf "${RUN_DIR:?}/$name"
     if [[ -e "$all/$best/$name" ]]; then ln -sr "$all/$best/$name" "$RUN_DIR/$name"; fi
   done
+  replace_folder "$grpo.new" "$grpo"
   say "Kept: round $best."
 fi
-replace_folder "$grpo.new" "$grpo"
 mark_finished grpo
 RUN_DIR="$all" mark_finished "$ROUNDS"

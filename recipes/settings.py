@@ -232,7 +232,7 @@ def resolved(given: Mapping[str, str], defaults: Mapping[str, str]) -> dict[str,
 def run_file(values: Mapping[str, str], without: str = "run") -> str:
     """Return the file that gives these settings again."""
     lines = [f'profile = "{values["PROFILE"]}"']
-    for setting in [setting for setting in SETTINGS.values() if setting.section != without]:
+    for setting in (setting for setting in SETTINGS.values() if setting.section != without):
         text = values[setting.variable]
         text = text if re.fullmatch(_NUMBER, text) else json.dumps(text, ensure_ascii=False)
         lines.append(f"{f'{setting.place} = {text}':46} # {setting.variable} ({setting.says()}): {setting.meaning}")
@@ -278,7 +278,7 @@ def assignments(recipe: str, by_cards: str, words: list[str]) -> str:
     lines += [f"expected[{stage[9:]}]={profile.pop(stage)}" for stage in [*profile] if stage.startswith("expected.")]
     defaults = checked(f" (profile {name})", profile, formulas=True) | presets
     if "--help" in rest:
-        header = Path(recipe).read_text(encoding="utf-8").partition("\nset ")[0]
+        header = re.split(r"^(?!#)", Path(recipe).read_text(encoding="utf-8"), maxsplit=1, flags=re.MULTILINE)[0]
         usage = re.findall("^#(?!!) ?(.*)", header, re.MULTILINE)
         usage += ["", "Settings, for --set and for a RUN_FILE:", run_file(resolved({"PROFILE": name}, defaults), "")]
         return f"printf '%s\\n' {shlex.join(usage)}; exit"

@@ -5,10 +5,8 @@
 #
 #   bash recipes/sft.sh
 #   SFT_EPOCHS=3 bash recipes/sft.sh --max_norm 0.5
-set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-set_up
-lock_run
+begin_stage
 finished sft && exit 0
 unmark sft audit grpo
 if [[ -z "${START_MODEL:-}" ]]; then forget_choice; fi # a round's refit keeps the rewards that were chosen

@@ -6,7 +6,7 @@
 #   bash recipes/smoke_gpu.sh                                # a CPU, where there is no card: the same stages
 #   SET_UP=0 VENV=/opt/env bash recipes/smoke_gpu.sh         # in an environment that is there, which is not touched
 #   PROFILE=gpu24 RUN_DIR=/tmp/smoke bash recipes/smoke_gpu.sh
-set -euo pipefail
+
 # One card, and the settings of the CPU profile but for the machine: they reach every recipe that is called.
 if [[ -z "${PROFILE:-}" ]]; then
   if nvidia-smi -L 2>/dev/null | grep -q GPU; then PROFILE=gpu1; else PROFILE=cpu; fi
@@ -18,21 +18,16 @@ export MAX_LEN=256 MAX_NEW_TOKENS=112 SFT_VIEWS=2 SFT_LABEL_VIEWS=2 SAMPLES=1 DE
 export SFT_PROCESSES=1 SFT_EPOCHS=6 SFT_BATCH=16 SFT_MICRO_BATCH=8 SFT_LR=2e-3
 export ROLLOUT_BATCH=8 GROUP_SIZE=4 TRAIN_BATCH=32 MICRO_BATCH=8 ACTOR_LR=1e-4 SAVE_STEPS=-1
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
-set_up
-lock_run
+begin_stage
 out="$RUN_DIR/smoke"
 smoke=(python "$root/recipes/benchmarks/smoke.py")
-
 finish() { for_real "${smoke[@]}" summary "$out" >/dev/null || true; }
 
 # check NAME COMMAND...: one line, and the end of everything if it fails.
 check() {
   local name="$1" code=0 began=$SECONDS
   shift
-  if [[ "$DRY_RUN" == 1 ]]; then
-    perform "$@"
-    return
-  fi
+  if [[ "$DRY_RUN" == 1 ]]; then perform "$@" && return; fi
   "$@" >"$out/$name.out" 2>&1 || code=$?
   printf '{"stage": "%s", "passed": %s, "seconds": %d}\n' "$name" "$( ((code)) && echo false || echo true)" \
     $((SECONDS - began)) >>"$out/stages.jsonl"

@@ -6,16 +6,12 @@
 #   OPENAI_API_KEY=... TEACHER=gpt-4o bash recipes/traces.sh --budget-usd 20 --price-in 2.5 --price-out 10
 #   TEACHER=Qwen/Qwen3-32B TEACHER_URL=http://localhost:8000/v1 CANDIDATES=8 bash recipes/traces.sh
 #   TEACHER=none bash recipes/traces.sh                      # nothing: SFT then sees bare answers
-set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 [[ "$TEACHER" != none ]] || exit 0
-set_up
-lock_run
+begin_stage
 
-endpoint=()
-if [[ -n "$TEACHER_URL" ]]; then endpoint=(--base-url "$TEACHER_URL"); fi
-run traces "${expected[traces]}" cellduality traces sample --data "$data" --teacher "$TEACHER" "${endpoint[@]}" \
-  --candidates "$CANDIDATES" --seed "$DATA_SEED" "$@"
+run traces "${expected[traces]}" cellduality traces sample --data "$data" --teacher "$TEACHER" \
+  ${TEACHER_URL:+--base-url "$TEACHER_URL"} --candidates "$CANDIDATES" --seed "$DATA_SEED" "$@"
 
 choose=(--directions "$SFT_DIRECTIONS")
 if [[ "$FILL" == 1 ]]; then choose+=(--fill); fi

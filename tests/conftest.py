@@ -9,10 +9,9 @@ import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from contextlib import ExitStack
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
@@ -27,6 +26,7 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.metrics import METRICS
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import write_jsonl
+from cellduality_plugin.hub import read_tokenizer
 from cellduality_plugin.profiles import Profile, Profiles
 from cellduality_plugin.rewards import REWARDS
 from cellduality_plugin.scoring import Scorer
@@ -125,27 +125,9 @@ def profiles_of(cell: Cell, vocabulary: Vocabulary) -> Profiles:
     return Profiles(vocabulary.genes, by_kind)
 
 
-@dataclass(frozen=True)
-class SmallWorld:
-    """The folder of the rows, the folder of the model."""
-
-    data: Path
-    model: Path
-
-    @property
-    def config(self) -> Path:
-        return self.data / "cellduality.json"
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        from transformers import AutoTokenizer
-
-        return AutoTokenizer.from_pretrained(self.model)
-
-
 @pytest.fixture(scope="session")
-def small_world(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary, cell: Cell) -> SmallWorld:
-    """A prepared folder of a few rows and a Llama of one layer: enough for a real tokenizer, made in a second."""
+def small_world(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary, cell: Cell) -> SimpleNamespace:
+    """A few rows in ``data``, their ``config``, and a Llama of one layer, ``model``, with a real ``tokenizer``."""
     data, model = (tmp_path_factory.mktemp("small world") / name for name in ("data", "model"))
     tasks, rng = list(TASKS.values()), np.random.default_rng(0)
     how = {"hidden": 0.25, "rng": rng}
@@ -153,13 +135,13 @@ def small_world(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary
     weights = dict.fromkeys(tasks, 1.0)
     rl = rl_rows([cell], [], weights, vocabulary, count=len(tasks), includes_labelled=True, **how)
     vocabulary.save(data / "vocabulary.json")
-    Config.read({"tasks": {name: {"pair": name} for name in TASKS}}).save(data / "cellduality.json")
+    Config.read({"tasks": {name: {"pair": name} for name in TASKS}}).save(config := data / "cellduality.json")
     write_jsonl(data / "sft.jsonl", sft_rows([cell], tasks, vocabulary, views=1, **how))
     write_jsonl(data / "rl.jsonl", rl)
     for split in ("validation", "test"):
         write_jsonl(data / f"eval_{split}.jsonl", evaluation)
     build_small_llama(data, model, hidden_size=16, layers=1, heads=2, max_len=256)
-    return SmallWorld(data, model)
+    return SimpleNamespace(data=data, config=config, model=model, tokenizer=read_tokenizer(str(model)))
 
 
 class PolicyServer(ScriptedServer):
@@ -208,32 +190,30 @@ def said() -> type[Said]:
 
 
 @pytest.fixture
-def policy_server(small_world: SmallWorld) -> Iterator[PolicyServer]:
+def policy_server(small_world: SimpleNamespace) -> Iterator[PolicyServer]:
     server = PolicyServer(small_world.tokenizer)
     server.start()
     yield server
     server.stop()
 
 
-@contextmanager
-def listening(app: Any) -> Iterator[str]:
-    """Serve an application in a thread; yield its host and port. What is under way at the end is cut."""
-    import uvicorn
-
-    settings = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=0)
-    server, listener = uvicorn.Server(settings), socket.create_server(("127.0.0.1", 0), backlog=1024)
-    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
-    thread.start()
-    try:
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(10)
-        listener.close()
-
-
 @pytest.fixture
 def serve_app() -> Iterator[Callable[[Any], str]]:
-    """Return a function that serves an application until the test ends, and gives its host and port."""
+    """Return a function that serves an application until the test ends, and gives its host and port.
+
+    What is under way at the end is cut.
+    """
+    import uvicorn
+
+    def serve(app: Any) -> str:
+        settings = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=0)
+        server, listener = uvicorn.Server(settings), socket.create_server(("127.0.0.1", 0), backlog=1024)
+        thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+        thread.start()
+        stack.callback(listener.close)  # the last comes first
+        stack.callback(thread.join, 10)
+        stack.callback(setattr, server, "should_exit", True)
+        return f"127.0.0.1:{listener.getsockname()[1]}"
+
     with ExitStack() as stack:
-        yield lambda app: stack.enter_context(listening(app))
+        yield serve

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas
-from shared import markdown, options
+from shared import options
 
 from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.evaluation.curves import Band, panels, read_curves
 from cellduality_plugin.evaluation.plots import PALETTE, drawing, save_figure
-from cellduality_plugin.evaluation.tables import section_title
+from cellduality_plugin.evaluation.tables import markdown, section_title
 from cellduality_plugin.files import write_text
 
 COLUMNS: Mapping[str, str] = {
@@ -42,7 +42,7 @@ def audits_table(audits: Sequence[Mapping[str, Any]]) -> str:
             values = pandas.Series([(found.get(name) or {}).get("value") for found in same], dtype=float)
             spread = f" ± {values.std():.2f}" if len(values) > 1 else ""
             rows[-1][title] = "–" if values.hasnans else f"{values.mean():.2f}{spread}"
-    return markdown(rows)
+    return markdown([*rows[0]], *([*row.values()] for row in rows)) + "\n"
 
 
 def save_curves(root: Path, seeds: Sequence[str], arms: Sequence[str], *paths: Path) -> None:

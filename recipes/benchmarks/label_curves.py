@@ -14,23 +14,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
-from shared import SPLITS, markdown, options
+from shared import SPLITS, options
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.compare import Spread, check_runs, paired_change, row_label, values_of
 from cellduality_plugin.evaluation.plots import PALETTE, drawing, save_figure
-from cellduality_plugin.evaluation.tables import ordered_keys, signed
+from cellduality_plugin.evaluation.tables import markdown, ordered_keys, signed
 from cellduality_plugin.files import write_text
 
 DRAWN = ("cell_type_annotation/accuracy", "cell_type_annotation/macro_f1")
 
-Values: TypeAlias = "dict[tuple[str, str], dict[int, tuple[float, ...]]]"
-"""(metric, column) -> number of labels -> a value a seed, in the order of the seeds."""
+Values: TypeAlias = "dict[str, dict[str, dict[int, tuple[float, ...]]]]"
+"""Metric -> column -> number of labels -> a value a seed, in the order of the seeds."""
 
 
 def read(runs: Path, split: str) -> tuple[Values, dict[str, str]]:
     """Return all values, and the label of each metric; baselines join the metrics of annotation."""
-    values: Values = defaultdict(dict)
+    values: Values = defaultdict(lambda: defaultdict(dict))
     labels: dict[str, str] = {}
     for count in sorted(int(path.name) for path in runs.iterdir() if path.name.isdecimal()):
         found = sorted((runs / str(count)).glob(f"*/{split}/metrics.json"))
@@ -41,13 +41,12 @@ def read(runs: Path, split: str) -> tuple[Values, dict[str, str]]:
         if not measured:
             continue
         check_runs(measured)
-        for key in ordered_keys(measured[0]):
-            for column, held in measured[0]["columns"].items():
-                if own := values_of(measured, key, column):
-                    labels[key] = row_label(key, held["metrics"][key]["better"])
-                    values[key, column][count] = own
+        for key, column in itertools.product(ordered_keys(measured[0]), measured[0]["columns"]):
+            if own := values_of(measured, key, column):
+                labels[key] = row_label(key, measured[0]["columns"][column]["metrics"][key]["better"])
+                values[key][column][count] = own
         for name, key in itertools.product(others[0], DRAWN):
-            values[key, name][count] = tuple(other[name][key.partition("/")[2]] for other in others)
+            values[key][name][count] = tuple(other[name][key.partition("/")[2]] for other in others)
     if not values:
         hint = "run recipes/benchmark_labels.sh first"
         raise CellDualityError("no finished seed", code="no-runs", where=str(runs), hint=hint)
@@ -56,16 +55,16 @@ def read(runs: Path, split: str) -> tuple[Values, dict[str, str]]:
 
 def tables(values: Values, labels: Mapping[str, str], reference: str) -> Iterator[str]:
     """Yield a Markdown table by metric: a row a column, two cells a number of labels."""
-    counts = sorted({count for own in values.values() for count in own})
+    counts = sorted({count for columns in values.values() for own in columns.values() for count in own})
+    heading = ["", *(f"{count} labels{end}" for count in counts for end in ("", f" minus {reference}"))]
     for key, label in labels.items():
         rows = []
-        for name, by_count in ((name, own) for (metric, name), own in values.items() if metric == key):
-            rows.append({"": name})
+        for name, own in values[key].items():
+            rows.append([name])
             for count in counts:
-                own, compared = by_count.get(count), values.get((key, reference), {}).get(count)
-                rows[-1][f"{count} labels"] = "–" if own is None else str(Spread.of(own))
-                rows[-1][f"{count} labels minus {reference}"] = difference(own, compared)
-        yield f"### {label}\n\n{markdown(rows)}"
+                rows[-1].append(str(Spread.of(own[count])) if count in own else "–")
+                rows[-1].append(difference(own.get(count), values[key].get(reference, {}).get(count)))
+        yield f"### {label}\n\n{markdown(heading, *rows)}\n"
 
 
 def difference(own: Sequence[float] | None, reference: Sequence[float] | None) -> str:
@@ -81,9 +80,7 @@ def draw(values: Values, labels: Mapping[str, str], path: Path) -> None:
     """Draw the metrics of annotation over the number of labels, mean and standard deviation over seeds."""
     with drawing(9, 3.8) as figure:
         for axes, key in zip(figure.subplots(1, len(DRAWN)), DRAWN, strict=True):
-            for place, (name, by_count) in enumerate(
-                (name, own) for (metric, name), own in values.items() if metric == key
-            ):
+            for place, (name, by_count) in enumerate(values[key].items()):
                 counts, spreads = list(by_count), [Spread.of(own) for own in by_count.values()]
                 axes.errorbar(
                     counts, [s.mean for s in spreads], [s.deviation for s in spreads], label=name, capsize=2,

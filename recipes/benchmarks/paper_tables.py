@@ -6,8 +6,7 @@ RUNS/THEME/SEED/SPLIT/metrics.json. The paper's own rows stand below in grey whe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.table import Table
@@ -16,11 +15,10 @@ from shared import SPLITS, options
 from cellduality_plugin.evaluation.compare import Spread
 from cellduality_plugin.evaluation.report import read_metrics
 
-NO_TABLE = "–"
+DASH = "–"
 
 
-@dataclass(frozen=True)
-class PaperTable:
+class PaperTable(NamedTuple):
     """One table of the paper: ``rows`` are its own numbers, set by set and metric by metric."""
 
     title: str
@@ -39,9 +37,7 @@ SAME_KIND = (
 OTHER_SPACE = "The paper's are in {space}, ours in the space that metrics.json names: they are not to be compared."
 TABLES = (
     PaperTable(
-        "Table 2, cell type annotation",
-        "identity",
-        "cell_type_annotation",
+        "Table 2, cell type annotation", "identity", "cell_type_annotation",
         {"he_2020_liver": "He-2020-Liver (ID)", "segerstolpe_2016": "Segerstolpe-2016 (ID)",
          "xin_2016": "Xin-2016 (ID)", "ma_2020": "Ma-2020 (mouse, OOD)",
          "bastidas_ponce_2019": "Bastidas-Ponce-2019 (mouse, OOD)"},
@@ -51,9 +47,7 @@ TABLES = (
         SAME_KIND,
     ),
     PaperTable(
-        "Table 3, drug sensitivity",
-        "dynamics",
-        "drug_sensitivity_prediction",
+        "Table 3, drug sensitivity", "dynamics", "drug_sensitivity_prediction",
         {"gse149383": "GSE149383 (lung, ID)", "gse117872": "GSE117872 (oral, ID)",
          "gse110894": "GSE110894 (mouse, OOD)"},
         LABELS,
@@ -62,22 +56,15 @@ TABLES = (
         SAME_KIND,
     ),
     PaperTable(
-        "Table 4, perturbation response",
-        "dynamics",
-        "perturbation_response_generation",
+        "Table 4, perturbation response", "dynamics", "perturbation_response_generation",
         {"ood": "sci-Plex3, drugs held out (OOD)"},
-        {"scfid": "scFID", "mmd": "MMD²", "wasserstein": "W1"},
-        {},
-        OTHER_SPACE.format(space="scGPT's embedding"),
+        {"scfid": "scFID", "mmd": "MMD²", "wasserstein": "W1"}, {}, OTHER_SPACE.format(space="scGPT's embedding"),
     ),
     PaperTable(
-        "Table 5, conditional cell generation",
-        "identity",
-        "conditional_cell_generation",
+        "Table 5, conditional cell generation", "identity", "conditional_cell_generation",
         {"human_immune": "human immune (ID)"},
         {**{f"knn_agreement_{k}": f"k-NN {k}" for k in (3, 5, 10, 25)}, "gromov_wasserstein": "GW"},
-        {},
-        OTHER_SPACE.format(space="Cell2Sentence's expression space"),
+        {}, OTHER_SPACE.format(space="Cell2Sentence's expression space"),
     ),
 )  # fmt: skip
 
@@ -85,29 +72,31 @@ TABLES = (
 def shown(table: PaperTable, runs: list[dict[str, Any]]) -> Table:
     """Return the table of the runs, one a seed; a dash stands where none has the number, with the reason below."""
     seeds = f"{len(runs)} seeds" if len(runs) != 1 else "1 seed"
-    keys = [(section, metric) for section in table.sets for metric in table.metrics]
-    why = {
-        f"{table.sets[section]}, {table.metrics[metric]}": one["note"]
-        for run in runs
-        for column in run["columns"].values()
-        for section, metric in keys
-        if (one := column["metrics"].get(f"{table.task}@{section}/{metric}", {})).get("value", 0) is None
-        if one.get("note")
+    headings = {
+        f"{table.task}@{section}/{metric}": (of_set, name)
+        for section, of_set in table.sets.items()
+        for metric, name in table.metrics.items()
     }
-    caption = f"{table.note} –: {'; '.join([*map(': '.join, why.items()), 'else ' * bool(why) + 'not in these runs'])}."
-    made = Table(
-        "model", title=f"{table.title} ({seeds})", title_justify="left", caption=caption, caption_justify="left",
-    )  # fmt: skip
-    for section, metric in keys:
-        made.add_column(f"{table.sets[section]}\n{table.metrics[metric]}", justify="right")
-    dashes = [NO_TABLE] * len(keys)
-    for name in dict.fromkeys(name for run in runs for name in run["columns"]):
-        found = [run["columns"][name]["metrics"] for run in runs if name in run["columns"]]
-        values = [over_seeds(found, f"{table.task}@{key}/{metric}", table.metrics is LABELS) for key, metric in keys]
-        if values != dashes:
+    columns = [(name, column["metrics"]) for run in runs for name, column in run["columns"].items()]
+    lacking = {
+        ", ".join(heading): found["note"]
+        for _, metrics in columns
+        for key, heading in headings.items()
+        if (found := metrics.get(key, {})).get("value", 0) is None and found.get("note")
+    }
+    reasons = [*map(": ".join, lacking.items()), "else " * bool(lacking) + "not in these runs"]
+    caption = f"{table.note} –: {'; '.join(reasons)}."
+    made = Table(title=f"{table.title} ({seeds})", title_justify="left", caption=caption, caption_justify="left")
+    made.add_column("model")
+    for heading in headings.values():
+        made.add_column("\n".join(heading), justify="right")
+    for name in dict.fromkeys(name for name, _ in columns):
+        found = [metrics for column, metrics in columns if column == name]
+        values = [over_seeds(found, key, table.metrics is LABELS) for key in headings]
+        if {*values} != {DASH}:
             made.add_row(name, *values)
     if not made.row_count:
-        made.add_row("none", *dashes)
+        made.add_row("none", *(DASH for _ in headings))
     for name, numbers in table.rows.items():
         made.add_row(name, *numbers.split(), style="bright_black")
     return made
@@ -115,10 +104,10 @@ def shown(table: PaperTable, runs: list[dict[str, Any]]) -> Table:
 
 def over_seeds(found: list[dict[str, Any]], key: str, percent: bool) -> str:
     """Return mean and deviation of a metric, per cents as the paper writes them."""
-    values = [one.get(key, {}).get("value") for one in found]
-    spread = Spread.of(known) if (known := [value for value in values if value is not None]) else None
+    values = [one[key]["value"] for one in found if one.get(key, {}).get("value") is not None]
+    spread = Spread.of(values) if values else None
     if spread is None or not percent:
-        return NO_TABLE if spread is None else str(spread)
+        return DASH if spread is None else str(spread)
     return f"{100 * spread.mean:.2f}" + ("" if spread.interval is None else f" ± {100 * spread.deviation:.2f}")
 
 

@@ -23,6 +23,7 @@ import aiohttp
 from shared import conclude, console, lean_server, options, show
 
 from cellduality_plugin.examples import Example
+from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.tasks import get_task
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.traces.asking.endpoint import INSTRUCTIONS, EndpointTeacher
@@ -36,6 +37,16 @@ CHOICE = {"index": 0, "message": {"role": "assistant", "content": TEXT}, "finish
 USAGE = {"prompt_tokens": 600, "completion_tokens": 160, "total_tokens": 760}
 COMPLETION = {"id": "1", "object": "chat.completion", "created": 1, "choices": [CHOICE], "usage": USAGE}
 ANSWER = json.dumps(COMPLETION).encode()
+COLUMNS = {
+    "client": "{client}",
+    "requests": "{requests:,}",
+    "seconds": "{seconds:.1f}",
+    "requests/s": "{per_second:,.0f}",
+    "of the limit": "{share:.1%}",
+    "answered after ms": "{server_ms:.2f}",
+    "client CPU ms": "{cpu_ms:.2f}",
+    "server CPU ms": "{server_cpu_ms:.2f}",
+}
 
 
 def answer(body: bytes) -> bytes:
@@ -91,9 +102,9 @@ def measure(client: Callable[..., int], asked: list[Any], delay: float, concurre
         used = time.process_time()
         answers = client(asked, address, concurrency, kept)
         used, did = time.process_time() - used, since()
-        rows = map(json.loads, kept.read_text(encoding="utf-8").splitlines()) if kept.exists() else ()
-        distinct = {(row["key"], row["candidate"]) for row in rows}
-        counts = {answers, did["served"], *([len(distinct)] if kept.exists() else [])}
+        counts = {answers, did["served"]}
+        if kept.exists():
+            counts.add(len({(row["key"], row["candidate"]) for row in read_jsonl(kept)}))
     rate = did["served"] / did["seconds"]
     return {
         "requests": answers,
@@ -107,20 +118,6 @@ def measure(client: Callable[..., int], asked: list[Any], delay: float, concurre
     }
 
 
-def row_of(name: str, run: dict[str, Any]) -> dict[str, str]:
-    """Return the row of the table about one run."""
-    return {
-        "client": name,
-        "requests": f"{run['requests']:,}",
-        "seconds": f"{run['seconds']:.1f}",
-        "requests/s": f"{run['per_second']:,.0f}",
-        "of the limit": f"{run['share']:.1%}",
-        "answered after ms": f"{run['server_ms']:.2f}",
-        "client CPU ms": f"{run['cpu_ms']:.2f}",
-        "server CPU ms": f"{run['server_cpu_ms']:.2f}",
-    }
-
-
 def main(settings: argparse.Namespace) -> int:
     """Measure, print a table, write the figures; return 1 if the promise is not kept."""
     asked, delay, concurrency = questions(settings.requests // CANDIDATES), settings.delay, settings.concurrency
@@ -130,7 +127,8 @@ def main(settings: argparse.Namespace) -> int:
             runs[name].append(measure(client, asked, delay, concurrency, settings.out))
     share, peer = (statistics.median(run["share"] for run in of) for of in runs.values())
     title = f"Server answering in {delay * 1e3:g} ms, {concurrency} at a time: {concurrency / delay:,.0f}/s at most"
-    show([row_of(name, run) for name, of in runs.items() for run in of], title)
+    named = [{"client": name, **run} for name, of in runs.items() for run in of]
+    show([{heading: text.format_map(run) for heading, text in COLUMNS.items()} for run in named], title)
     console.print(f"median share of the limit: sampler {share:.1%}, aiohttp alone {peer:.1%}")
     found = {"delay": delay, "concurrency": concurrency, "share": share, "runs": runs["sampler"]}
     found |= {"peer_share": peer, "peer_runs": runs["aiohttp alone"]}

@@ -19,7 +19,7 @@ import sys
 import time
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,8 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.hub import read_tokenizer
-from cellduality_plugin.openrlhf_hooks.remote.judge import Judge
+from cellduality_plugin.openrlhf_hooks.remote.judge import Judge, with_endpoint
+from cellduality_plugin.policies.base import Question, QuestionPolicy
 from cellduality_plugin.tasks import get_task
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.models import build_small_llama
@@ -45,6 +46,17 @@ COMMAND = [sys.executable, "-c", "from cellduality_plugin.cli import main; main(
 TOKEN = "the-token-of-a-benchmark"
 BROKEN = 50
 """Every so many requests one is malformed, and has to be refused."""
+COLUMNS = {
+    "": "{name}",
+    "clients": "{clients}",
+    "seconds": "{seconds:,.1f}",
+    "rewards/s": "{per_second:,.1f}",
+    "p50 ms": "{p50_ms:,.1f}",
+    "p99 ms": "{p99_ms:,.1f}",
+    **{code: f"{{codes[{code}]:,}}" for code in ("200", "400", "429")},
+    "dual calls": "{dual_requests:,.0f}",
+    "swapped": "{swapped}",
+}
 
 
 def log_prob(tokens: list[int]) -> float:
@@ -62,21 +74,16 @@ def answer(body: bytes) -> bytes:
     return json.dumps({"choices": [{"text": "", "prompt_logprobs": found}]}).encode()
 
 
-class Rule:
+class Rule(QuestionPolicy):
     """The same policy without a server: by which the clients know what to expect."""
 
     def __init__(self, tokenizer: Any) -> None:
+        super().__init__()
         self.tokenizer = tokenizer
 
-    async def generate(self, prompt: str, *, seed: int | None = None, temperature: float | None = None) -> str:
-        raise NotImplementedError  # no reward of the benchmark asks for it
-
-    async def log_probs(self, prompt: str, response: str, *, given: str = "") -> list[float]:
-        target = self.tokenizer(response, add_special_tokens=False)["input_ids"]
-        return [log_prob([*render(self.tokenizer, prompt), *target])] * len(target)
-
-    async def choice_log_probs(self, prompt: str, responses: Sequence[str]) -> list[float]:
-        raise NotImplementedError
+    async def answer(self, question: Question) -> list[float]:
+        target = self.tokenizer(question.response, add_special_tokens=False)["input_ids"]
+        return [log_prob([*render(self.tokenizer, question.prompt), *target])] * len(target)
 
 
 def prepare(folder: Path, rows: int) -> tuple[Path, Path]:
@@ -117,10 +124,8 @@ def rollouts(config: Path, model: Path) -> list[dict[str, list[str]]]:
 def reward_server(config: Path, model: Path, delay: float, *, at_once: int = 64, waiting: int = 8192) -> Iterator[str]:
     """Yield the address of a reward server whose policy answers after ``delay`` seconds."""
     with lean_server(answer, delay) as (url, _):
-        values = json.loads(config.read_text())
-        endpoint = {"urls": [url], "model": "toy", "tokenizer": str(model), "concurrency": at_once}
-        served = config.with_name("served.json")
-        served.write_text(json.dumps({**values, "dual": {**values["dual"], "endpoint": endpoint}}))
+        endpoint = {"urls": (url,), "model": "toy", "tokenizer": str(model), "concurrency": at_once}
+        with_endpoint(Config.load(config), **endpoint).save(served := config.with_name("served.json"))
         command = [*COMMAND, "serve-reward", "--port", "0", "--config", str(served), "--waiting", str(waiting)]
         environment = {**os.environ, "CELLDUALITY_TOKEN": TOKEN}
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -135,17 +140,16 @@ async def load(address: str, posted: list[dict[str, Any]], clients: int, seconds
     """Return what so many clients saw, each of whom asks again as soon as it has its answer."""
     answers: list[tuple[int, float, float]] = []  # rollout, reward, seconds
     codes: Counter[int] = Counter()
-    sent, wrong, numbers, ends = 0, 0, itertools.count(), time.perf_counter() + seconds
+    wrong, numbers, ends = 0, itertools.count(), time.perf_counter() + seconds
     headers = {"Authorization": "Bearer " + TOKEN, "Content-Type": "application/json"}
 
     async def ask(session: aiohttp.ClientSession) -> None:
-        nonlocal sent, wrong
+        nonlocal wrong
         while time.perf_counter() < ends:
             number = next(numbers)
             which, broken = number % len(posted), number % BROKEN == BROKEN - 1
             body = json.dumps({**posted[which], "labels": [str(number)]} if broken else posted[which])
             began = time.perf_counter()
-            sent += 1
             async with session.post(address, data=body, headers=headers) as response:
                 said = await response.json()
             codes[response.status] += 1
@@ -163,12 +167,13 @@ async def load(address: str, posted: list[dict[str, Any]], clients: int, seconds
             page = await response.text()
     values = dict(line.rsplit(" ", 1) for line in page.splitlines() if not line.startswith("#"))
     p50, p99 = (float(each) for each in np.quantile([answer[2] for answer in answers], [0.5, 0.99]) * 1e3)
+    sent = next(numbers)
     return {
         "clients": clients,
         "seconds": took,
         "sent": sent,
         "answered": len(answers),
-        "codes": {str(code): codes[code] for code in sorted(codes)},
+        "codes": Counter(dict(sorted(codes.items()))),
         "lost": sent - sum(codes.values()),
         "wrong_code": wrong,
         "per_second": len(answers) / took,
@@ -205,27 +210,15 @@ def main(settings: argparse.Namespace) -> int:
     for run, of in ((within, posted[GROUP:]), (beyond, posted)):
         run["swapped"] = asyncio.run(swapped(run, of, config, model))
     runs = {"within the bound": within, "past the bound": beyond}
-    show([row_of(name, run) for name, run in runs.items()])
+    named = [{"name": name, **run} for name, run in runs.items()]
+    show([{heading: text.format_map(run) for heading, text in COLUMNS.items()} for run in named])
     promises = {
         "no answer lost": not any(run["lost"] or run["wrong_code"] for run in runs.values()),
         "no answer swapped": not any(run["swapped"] for run in runs.values()),
-        "none refused within the bound": "429" not in within["codes"],
-        "refused past the bound, the others answered": beyond["codes"].get("429", 0) > 0 and beyond["answered"] > 0,
+        "none refused within the bound": 429 not in within["codes"],
+        "refused past the bound, the others answered": beyond["codes"][429] > 0 and beyond["answered"] > 0,
     }
     return conclude(settings.out / "server.json", runs, promises)
-
-
-def row_of(name: str, run: dict[str, Any]) -> dict[str, str]:
-    """Return the row of the table about one run."""
-    times = {"seconds": "seconds", "rewards/s": "per_second", "p50 ms": "p50_ms", "p99 ms": "p99_ms"}
-    return {
-        "": name,
-        "clients": str(run["clients"]),
-        **{title: f"{run[what]:,.1f}" for title, what in times.items()},
-        **{code: f"{run['codes'].get(code, 0):,}" for code in ("200", "400", "429")},
-        "dual calls": f"{run['dual_requests']:,.0f}",
-        "swapped": str(run["swapped"]),
-    }
 
 
 if __name__ == "__main__":

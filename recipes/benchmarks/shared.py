@@ -18,10 +18,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-console = Console() if sys.stdout.isatty() else Console(width=120)
-
-
 SPLITS = ("test", "validation")
+console = Console() if sys.stdout.isatty() else Console(width=120)
 
 
 def options(what: str | None, *folders: str, **wanted: Any) -> argparse.Namespace:
@@ -42,20 +40,13 @@ def options(what: str | None, *folders: str, **wanted: Any) -> argparse.Namespac
 
 
 def show(rows: Sequence[Mapping[str, str]], title: str = "") -> None:
-    """Print a table: the first column to the left, numbers to the right."""
-    table = Table(title=title, title_justify="left")
-    for place, name in enumerate(rows[0]):
-        table.add_column(name, justify="right" if place else "left")
+    """Print rows by heading as a table: the first column to the left, numbers to the right."""
+    table = Table(*rows[0], title=title, title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
     for row in rows:
         table.add_row(*row.values())
     console.print(table)
-
-
-def markdown(rows: Sequence[Mapping[str, str]]) -> str:
-    """Return a Markdown table; nothing for no rows."""
-    head = [[*row] for row in rows[:1]]
-    lines = [*head, *(["---"] * len(names) for names in head), *([*row.values()] for row in rows)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 def conclude(path: Path, found: Mapping[str, Any], promises: Mapping[str, bool], *, strict: bool = True) -> int:
@@ -72,7 +63,7 @@ async def _serve(answer: Callable[[bytes], bytes], delay: float, pipe: Any) -> N
 
     times: list[tuple[float, float]] = []  # of each request: when it was whole, and when it was answered
 
-    async def say(request: web.Request) -> web.Response:
+    async def say(request: web.BaseRequest) -> web.Response:
         body = await request.read()
         asked = time.perf_counter()
         text = answer(body)
@@ -80,9 +71,7 @@ async def _serve(answer: Callable[[bytes], bytes], delay: float, pipe: Any) -> N
         times.append((asked, time.perf_counter()))
         return web.Response(body=text, content_type="application/json")
 
-    app = web.Application()
-    app.router.add_route("*", "/{path:.*}", say)
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.ServerRunner(web.Server(say, access_log=None))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
     pipe.send(runner.addresses[0][1])

@@ -5,7 +5,6 @@ Each prints one JSON object and ends with 1 where the machine does not do what i
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import platform
@@ -35,7 +34,7 @@ def card(backend: str) -> dict[str, Any]:
     return found
 
 
-def probe(model: Path, data: Path) -> dict[str, Any]:
+def probe(model: str, data: str) -> dict[str, Any]:
     """Compare vLLM with transformers: log-probabilities read in the prefill, and of choices; and greedy answers."""
     from cellduality_plugin.evaluation.audit.engine import checkpoint_players
     from cellduality_plugin.files import read_jsonl
@@ -45,17 +44,17 @@ def probe(model: Path, data: Path) -> dict[str, Any]:
     from cellduality_plugin.tasks import TASKS
     from cellduality_plugin.vocabulary import Vocabulary
 
-    rows = list(read_jsonl(data / "sft.jsonl"))[:24]
-    labels = Vocabulary.load(data / "vocabulary.json").labels["cell_type"]
+    rows = list(read_jsonl(Path(data, "sft.jsonl")))[:24]
+    labels = Vocabulary.load(Path(data, "vocabulary.json")).labels["cell_type"]
     answers = [TASKS["cell_type_annotation"].answer_response(label) for label in labels]
-    local = LocalPolicy(LocalModel.load(model, max_model_len=256, max_new_tokens=32), temperature=0.0, seed=42)
+    local = LocalPolicy(LocalModel.load(Path(model), max_model_len=256, max_new_tokens=32), temperature=0.0, seed=42)
 
     async def told(policy: Any) -> list[list[float]]:
         read = [policy.log_probs(row["input"], row["output"]) for row in rows]
         chosen = [policy.choice_log_probs(row["input"], answers) for row in rows[:4]]
         return [list(found) for found in await asyncio.gather(*read, *chosen)]
 
-    with checkpoint_players(model, EngineSettings(256, 32), DualSettings(), temperature=1.0, seed=42) as players:
+    with checkpoint_players(Path(model), EngineSettings(256, 32), DualSettings(), temperature=1.0, seed=42) as players:
         engine = asyncio.run(told(players.dual))
     ours = asyncio.run(told(local))
     found: dict[str, Any] = {"tolerance": TOLERANCE}
@@ -68,42 +67,35 @@ def probe(model: Path, data: Path) -> dict[str, Any]:
     return found
 
 
-def weights(log: Path) -> dict[str, Any]:
+def weights(log: str) -> dict[str, Any]:
     """Compare what the engine and the trainer make of the same answers, after the engine got the trainer's weights."""
     from cellduality_plugin.evaluation.curves import read_curves
 
-    curves = read_curves(log)
-    found: dict[str, Any] = {
-        name: curves.get(name, []) for name in ("vllm_kl", "policy_loss", "reward", "dual_validity", "dual_success")
-    }
+    curves, names = read_curves(Path(log)), ("vllm_kl", "policy_loss", "reward", "dual_validity", "dual_success")
+    found: dict[str, Any] = {name: curves.get(name, []) for name in names}
     steps = found["vllm_kl"]
     if len(steps) < 2 or not all(abs(value) < TOLERANCE for _, value in steps):
         found["failure"] = f"log-probabilities of engine and trainer by step: {steps}"
     return found
 
 
-def summary(folder: Path) -> dict[str, Any]:
+def summary(folder: str) -> dict[str, Any]:
     """Gather what the stages wrote."""
-    stages = [json.loads(line) for line in (folder / "stages.jsonl").read_text(encoding="utf-8").splitlines()]
+    stages = [json.loads(line) for line in Path(folder, "stages.jsonl").read_text(encoding="utf-8").splitlines()]
     found: dict[str, Any] = {"passed": all(stage["passed"] for stage in stages), "stages": stages}
-    for path in (folder / f"{name}.out" for name in ("card", "probe", "weights")):
+    for path in (Path(folder, f"{name}.out") for name in ("card", "probe", "weights")):
         for line in path.read_text("utf-8").splitlines() if path.exists() else ():
             if line.startswith('{"'):
                 found[path.stem] = json.loads(line)
-    (folder / "smoke.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    Path(folder, "smoke.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     return {"passed": found["passed"]}
 
 
-def main() -> int:
+def main(stage: str, *of: str) -> int:
     """Run one stage."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("stage", choices=["card", "probe", "weights", "summary"])
-    parser.add_argument("of", nargs="+")
-    asked = parser.parse_args()
     stages: dict[str, Callable[..., dict[str, Any]]]
     stages = {"card": card, "probe": probe, "weights": weights, "summary": summary}
-    given = asked.of if asked.stage == "card" else [Path(path) for path in asked.of]
-    found = stages[asked.stage](*given)
+    found = stages[stage](*of)
     print(json.dumps(found), flush=True)
     if "failure" in found:
         print(found["failure"], file=sys.stderr)
@@ -111,4 +103,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(*sys.argv[1:]))

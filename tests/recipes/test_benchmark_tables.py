@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import runpy
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch.utils.tensorboard import SummaryWriter
 
 from cellduality_plugin.evaluation.metrics import METRICS
 from cellduality_plugin.files import write_jsonl, write_text
@@ -22,13 +24,13 @@ from tests.refused import refused
 FOLDER = Path(__file__).parents[2] / "recipes" / "benchmarks"
 GENES = tuple(sorted(f"G{number:02}" for number in range(24)))
 CEILING, PROFILES = "logistic regression, all labels", "tempered EM (profiles)"
-ACCURACY, MACRO_F1 = "cell_type_annotation/accuracy", "cell_type_annotation/macro_f1"
+TASK = "cell_type_annotation"
+ACCURACY, MACRO_F1 = f"{TASK}/accuracy", f"{TASK}/macro_f1"
 
 
 @pytest.fixture
-def script(tmp_path: Path, monkeypatch, capsys) -> Callable[..., str]:
+def script(tmp_path: Path, benchmarks, monkeypatch, capsys) -> Callable[..., str]:
     """Return a function that runs a benchmark's script on the test's folder and gives what it prints."""
-    monkeypatch.syspath_prepend(FOLDER)
 
     def run(name: str, *words: str) -> str:
         monkeypatch.setattr("sys.argv", [f"{name}.py", str(tmp_path), *words])
@@ -42,12 +44,11 @@ def script(tmp_path: Path, monkeypatch, capsys) -> Callable[..., str]:
 def cells() -> list[dict[str, Any]]:
     """Two types with eight genes of their own each, of which a cell shows three; four training cells are labelled."""
     rng, rows = np.random.default_rng(0), []
-    for place in range(160):
-        kind = "BT"[place % 2]
-        own, shared = (GENES[:8] if kind == "B" else GENES[8:16]), GENES[16:]
-        genes = [*rng.choice(own, 3, replace=False), *rng.choice(shared, 3, replace=False)]
-        split = "train" if place < 100 else "validation" if place < 130 else "test"
-        row = {"id": f"toy/{place:03}", "split": split, "labelled": place < 4, "cell_type": kind}
+    splits = ["train"] * 100 + ["validation"] * 30 + ["test"] * 30
+    for place, split in enumerate(splits):
+        own = GENES[:8] if place % 2 == 0 else GENES[8:16]
+        genes = [*rng.choice(own, 3, replace=False), *rng.choice(GENES[16:], 3, replace=False)]
+        row = {"id": f"toy/{place:03}", "split": split, "labelled": place < 4, "cell_type": "BT"[place % 2]}
         rows.append({**row, "genes": [str(gene) for gene in rng.permutation(genes)]})
     return rows
 
@@ -94,13 +95,10 @@ def plant(tmp_path: Path) -> Callable[..., Path]:
     """Return a function that writes the metrics of a run, {column: {metric: value}}, and gives its folder."""
 
     def write(run: str, **columns: dict[str, float | None]) -> Path:
-        found = {
-            name: {
-                "kind": "checkpoint",
-                "metrics": {key: {"value": v, "better": "higher", "note": "9 cells"} for key, v in own.items()},
-            }
-            for name, own in columns.items()
-        }
+        found = {}
+        for name, own in columns.items():
+            metrics = {key: {"value": value, "better": "higher", "note": "9 cells"} for key, value in own.items()}
+            found[name] = {"kind": "checkpoint", "metrics": metrics}
         settings = {"format": "cellduality-metrics", "version": 2, "split": "test", "settings": {"neighbours": []}}
         folder = tmp_path / run / "test"
         write_text(folder / "metrics.json", json.dumps({**settings, "columns": found}))
@@ -156,3 +154,33 @@ class TestPaperTables:
             names = {name.rpartition("_")[0] if "knn" in name else name for name in table.metrics}
             assert names <= {*METRICS}
             assert all(len(row.split()) == len(table.sets) * len(table.metrics) for row in table.rows.values())
+
+
+class TestDefaultRewards:
+    """Tables and curves from planted runs of two seeds."""
+
+    @staticmethod
+    def audit(auc: float, reward: str = "likelihood") -> dict[str, Any]:
+        value = {"value": auc, "interval": [0.0, 1.0]}
+        return {"findings": [{"task": TASK, "reward": reward, "auc": value, "zero_variance": {"value": None}}]}
+
+    def test_the_table_is_over_seeds_and_leaves_out_what_an_audit_lacks(self, benchmarks):
+        table = benchmarks("default").audits_table
+        *_, row = table([self.audit(0.6), self.audit(0.8)]).splitlines()
+        cells = [cell.strip() for cell in row.split("|")[1:-1]]
+        assert cells == ["cell type annotation", "likelihood", "0.70 ± 0.14", *"–––––"]
+        with pytest.raises(SystemExit, match="audit all seeds alike"):
+            table([self.audit(0.6), self.audit(0.8, "posterior")])
+
+    def test_curves_show_every_arm_beside_the_oracle(self, benchmarks, tmp_path):
+        seeds, arms = ["1", "2"], ["oracle", "posterior", "posterior-frozen"]
+        for seed, arm in itertools.product(seeds, arms):
+            with SummaryWriter(str(tmp_path / seed / "arms" / arm / "tensorboard/grpo")) as writer:
+                names = ("dual_reward", "dual_share", "dual_truth", "dual_truth_share")
+                for step, name in itertools.product((1, 2, 3), names):
+                    writer.add_scalar(f"train/{name}/{TASK}", 0.25 * step, step)
+        benchmarks("default").save_curves(tmp_path, seeds, arms, tmp_path / "curves.svg", tmp_path / "curves.png")
+        drawn = (tmp_path / "curves.svg").read_text(encoding="utf-8")
+        for word in ("cell type annotation, moving dual", "cell type annotation, frozen dual", "accuracy"):
+            assert word in drawn
+        assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -12,14 +12,12 @@ from types import ModuleType
 
 import h5py
 import pytest
-from torch.utils.tensorboard import SummaryWriter
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.openrlhf_hooks.remote.judge import open_judge, with_endpoint
 from cellduality_plugin.openrlhf_hooks.remote.server import RewardServer
 
 ROOT = Path(__file__).parents[2]
-TASK = "cell_type_annotation"
 
 # cell2sentence's function as it works, for where the package itself is not installed: one cell after the other.
 STAND_IN = """
@@ -37,11 +35,9 @@ def generate_sentences(adata, vocab, delimiter=" ", random_state=42):
 
 def measured(name: str, words: str, out: Path, *path: Path) -> tuple[str, dict]:
     """Return what a benchmark prints, and what it writes."""
-    command = [sys.executable, "-W", "ignore", str(ROOT / f"recipes/benchmarks/{name}.py"), "--out", str(out)]
+    command = [sys.executable, "-W", "ignore", ROOT / f"recipes/benchmarks/{name}.py", "--out", out, *words.split()]
     environment = {**os.environ, "PYTHONPATH": ":".join(map(str, (ROOT, *path))), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, *words.split(), "--strict", "0"], env=environment, capture_output=True, text=True, timeout=240
-    )
+    done = subprocess.run([*command, "--strict", "0"], env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     assert [path.name for path in out.iterdir()] == [f"{name}.json"]
     return done.stdout, json.loads((out / f"{name}.json").read_text())
@@ -64,12 +60,12 @@ class TestCells:
             assert file["X/indices"][:].max() < 400
 
     def test_everything_is_measured_and_the_large_file_goes(self, tmp_path):
-        out, peer = tmp_path / "bench", tmp_path / "peer" / "cell2sentence" / "utils.py"
-        for folder in (out, peer.parent):
-            folder.mkdir(parents=True)
-        peer.write_text(STAND_IN)
+        out, peer = tmp_path / "bench", tmp_path / "peer"
+        out.mkdir()
+        (peer / "cell2sentence").mkdir(parents=True)
+        (peer / "cell2sentence" / "utils.py").write_text(STAND_IN)
         words = "--sizes 30 --genes 300 --per-cell 30 --file-cells 500 --file-genes 400 --file-density 0.05"
-        printed, found = measured("cells", words, out, peer.parents[1])
+        printed, found = measured("cells", words, out, peer)
         assert [(size["cells"], size["non_zeros"]) for size in found["sizes"]] == [(30, 900)]
         assert (found["file"]["cells"], found["file"]["non_zeros"]) == (500, 500 * 20)
         assert 50 < found["file"]["peak_mb"] < 2000
@@ -110,41 +106,11 @@ class TestServer:
         found = under_load(delay=0.01, clients=64, seconds=3.0)
         assert found["answered"] > 60  # one for each client, were the machine so busy; one in fifty is malformed
         assert found["distinct_rewards"] > 20  # an answer that was swapped would have shown
-        assert set(found["codes"]) == {"200", "400"}
+        assert set(found["codes"]) == {200, 400}
         assert found["rewards_counted"] == found["answered"]
         assert found["dual_requests"] < found["answered"]
 
     def test_what_is_past_the_bound_is_refused_and_the_rest_is_right(self, under_load):
         found = under_load(delay=0.2, clients=16, seconds=1.0, at_once=2, waiting=2)
-        assert found["codes"]["429"] > 0
+        assert found["codes"][429] > 0
         assert found["answered"] > 0
-
-
-class TestDefaultRewards:
-    """Tables and curves from planted runs of two seeds."""
-
-    @staticmethod
-    def audit(auc: float, reward: str = "likelihood") -> dict:
-        value = {"value": auc, "interval": [0.0, 1.0]}
-        return {"findings": [{"task": TASK, "reward": reward, "auc": value, "zero_variance": {"value": None}}]}
-
-    def test_the_table_is_over_seeds_and_leaves_out_what_an_audit_lacks(self, benchmarks) -> None:
-        table = benchmarks("default").audits_table
-        *_, row = table([self.audit(0.6), self.audit(0.8)]).splitlines()
-        assert row == "| cell type annotation | likelihood | 0.70 ± 0.14 | – | – | – | – | – |"
-        with pytest.raises(SystemExit, match="audit all seeds alike"):
-            table([self.audit(0.6), self.audit(0.8, "posterior")])
-
-    def test_curves_show_every_arm_beside_the_oracle(self, benchmarks, tmp_path: Path) -> None:
-        seeds, arms = ["1", "2"], ["oracle", "posterior", "posterior-frozen"]
-        for seed in seeds:
-            for arm in arms:
-                with SummaryWriter(str(tmp_path / seed / "arms" / arm / "tensorboard/grpo")) as writer:
-                    for step in range(1, 4):
-                        for name in ("dual_reward", "dual_share", "dual_truth", "dual_truth_share"):
-                            writer.add_scalar(f"train/{name}/{TASK}", 0.25 * step, step)
-        benchmarks("default").save_curves(tmp_path, seeds, arms, tmp_path / "curves.svg", tmp_path / "curves.png")
-        drawn = (tmp_path / "curves.svg").read_text(encoding="utf-8")
-        for word in ("cell type annotation, moving dual", "cell type annotation, frozen dual", "accuracy"):
-            assert word in drawn
-        assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+LAST = {"RL": "last", "ROUNDS": "3", "KEEP": "last"}
+
 
 def commands(printed: str) -> list[list[str]]:
     """Return the words of every command that does something, without those that only look at the next."""
@@ -23,26 +25,6 @@ def told(flag: str, words: Sequence[str]) -> list[str]:
 
 def rollouts(printed: str) -> list[str]:
     return [" ".join(words) for words in commands(printed) if "openrlhf.cli.train_ppo_ray" in words]
-
-
-@pytest.mark.parametrize(
-    ("recipe", "variables", "told"),
-    [
-        ("grpo_duality", {"PROFILE": "laptop"}, r"no profile 'laptop': use one of: a6000x8 cpu gpu1 gpu24 .*"),
-        ("grpo_duality", {"RUN_DIR": "a,b"}, r"RUN_DIR .*/a,b holds a comma or an @: .*"),
-        ("reproduce_paper", {"THEMES": "spatial"}, r"no theme 'spatial': use identity, dynamics or both"),
-        ("rounds", {"RL": "0", "ROUNDS": "1"}, r"nothing to do: .*: give two rounds or more"),
-        ("rounds", {"REFIT_FROM": "sft"}, r"no REFIT_FROM=sft: use pretrained or policy"),
-        ("rounds", {"KEEP": "first"}, r"no KEEP=first: use best or last"),
-        ("prepare", {"HIDDEN": "abc"}, r"no HIDDEN=abc: use shares .*"),
-        ("sft", {"NLABELLED": "200"}, r"NLABELLED is no setting: did you mean N_LABELLED\? .*"),
-        ("grpo", {"RUN_FILE": "nowhere.toml"}, r"no file nowhere.toml: .*"),
-    ],
-)
-def test_a_mistake_is_one_line_before_anything_runs(recipe, variables, told, run):
-    done = run(recipe, DRY_RUN="1", **variables)
-    assert (done.returncode, done.stdout) == (2, "")
-    assert re.fullmatch(rf"error: {told}\n", done.stderr)
 
 
 @pytest.mark.parametrize(
@@ -60,11 +42,24 @@ def test_a_mistake_is_one_line_before_anything_runs(recipe, variables, told, run
         ("benchmark_server", {}, "--clients 64 --seconds 60 "),
         ("benchmark_traces", {"SEEDS": "3"}, "--directions primal --fill --no-traces "),
         ("smoke_gpu", {}, "smoke.py card cpu "),
+        ("benchmark_seeds", {"ROUNDS": "1", "SEEDS": "3 5"}, "u/3/grpo.new .*seed 3 .*u/5/grpo.new .*seed 5 "),
+        ("grpo", {"profile": "a6000x8", "GPUS": "4"}, "--vllm.num_engines 4 "),
+        ("grpo", {"profile": "a6000x8", "GPUS": "8", "TENSOR_PARALLEL": "2"}, "--vllm.num_engines 4 "),
+        # Training takes what the audit chose, unless it is told what.
+        ("grpo_duality", {"ROUNDS": "1"}, "--choose .*ray .*/data/chosen.agent.py .*/data/rl_chosen.jsonl "),
+        ("grpo_duality", {"ROUNDS": "1", "REWARDS": "*=duality"}, "/data/cellduality.agent.py .*/data/rl.jsonl "),
+        ("grpo_duality", {"ROUNDS": "1", "AUDIT": "0"}, "/data/cellduality.agent.py .*/data/rl.jsonl "),
+        # A refit is of a fresh model; GRPO after it can leave out the tasks whose cells it named.
+        ("rounds", {"RL": "1", "ROUNDS": "2"}, "_path [^ ]+/cpu/pretrained .*dataset [^ ]+/rounds/2/pseudo.jsonl "),
+        ("rounds", {"RL": "1", "ROUNDS": "2", "PRETRAIN": "0"}, "torchrun .*_path [^ ]+/cpu/base "),
+        ("rounds", {"RL": "1", "ROUNDS": "2", "REFIT_FROM": "policy"}, "torchrun .*_path [^ ]+/rounds/1/grpo "),
+        ("rounds", LAST | {"RL_LABELS": "0"}, "--rl-rows .*prompt_dataset [^ ]+/rounds/2/pseudo.rl.jsonl "),
+        ("rounds", LAST | {"RL_LABELS": "1"}, "^((?!--rl-rows).)*prompt_dataset [^ ]+/data/rl_chosen.jsonl "),
     ],
 )
 def test_a_dry_run_prints_commands_and_touches_nothing(recipe, variables, expected, dry):
-    printed = dry(recipe, **variables)
-    assert expected in printed
+    printed = dry(recipe, **variables).replace("\\ ", "_")  # as in the path of the project
+    assert re.search(expected, printed, re.DOTALL)
     assert ("--gold-for-monitoring" in printed) == ("GOLD" in variables or recipe == "benchmark_reward")
 
 
@@ -74,9 +69,7 @@ def test_a_dry_run_of_everything_runs_the_stages_in_order(dry):
     marks = ["data prepare", "traces sample", "traces filter", "small-llama"]
     marks += [f"cellduality doctor -- {torchrun}", f"\n{torchrun}"] * 2
     marks += ["cellduality audit", f"cellduality doctor -- {ray}", f"\n{ray}", "evaluate", "cellduality card", "report"]
-    at = 0
-    for mark in marks:
-        at = printed.index(f"{mark} ", at) + 1
+    assert re.search(" .*?".join(map(re.escape, marks)), printed, re.DOTALL)
 
 
 @pytest.mark.parametrize(("profile", "wanted", "stages"), [("cpu", "", 2), ("cpu", "0", 1), ("smollm2", "", 1)])
@@ -96,31 +89,12 @@ def test_a_model_made_from_nothing_sees_cells_before_labels_and_sft_goes_on(prof
     assert first == ("SFT" if profile == "cpu" else "base")  # what has not learned a word is left out
 
 
-@pytest.mark.parametrize(
-    ("variables", "chosen"), [({}, True), ({"REWARDS": "*=duality"}, False), ({"AUDIT": "0"}, False)]
-)
-def test_training_takes_what_the_audit_chose_unless_it_is_told_what(variables, chosen, dry):
-    printed = dry("grpo_duality", ROUNDS="1", **variables)
-    [training] = rollouts(printed)
-    config, rows = ("chosen", "rl_chosen") if chosen else ("cellduality", "rl")
-    assert f"/data/{config}.agent.py" in training
-    assert f"/data/{rows}.jsonl " in training
-    assert ("--choose" in printed) == chosen
-
-
 def test_any_name_will_do_for_the_run_folder_and_a_relative_one_is_made_absolute(dry, project):
     """Workers run elsewhere."""
     name = """it's a "quoted" run;true $HOME *"""
     words = [word for line in commands(dry("grpo", RUN_DIR=f"runs/{name}")) for word in line]
     assert str(project.parent / "runs" / name / "data" / "rl_chosen.jsonl") in words
     assert str(project.parent / "runs" / name / "grpo.new") in words
-
-
-def test_a_benchmark_is_the_whole_pipeline_for_each_seed_in_a_folder_of_its_own(dry, project):
-    training = rollouts(dry("benchmark_seeds", ROUNDS="1", SEEDS="3 5", RUNS_DIR=str(project.parent / "seeds")))
-    for seed, line in zip("35", training, strict=True):
-        assert f"--train.seed {seed} " in line
-        assert f"seeds/{seed}/grpo.new" in line
 
 
 def test_table_6_trains_every_arm_of_every_seed_from_one_sft_checkpoint(dry, project):

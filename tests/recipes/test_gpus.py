@@ -19,6 +19,7 @@ from tokenizers import ByteLevelBPETokenizer
 from cellduality_plugin.openrlhf_hooks.doctor.machine import TESTED
 from cellduality_plugin.tasks import TASKS
 from data_prep.rows import sft_rows
+from tests.recipes.conftest import value_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,11 +33,8 @@ def cards(program, project):
     def put(*sizes: int, driver: str = "580.82", mig: bool = False) -> dict[str, str]:
         listed = "\n".join([f"GPU {at}: NVIDIA" for at in range(len(sizes))] + [MIG] * mig)
         lines = "\n".join(map(str, sizes))
-        program(
-            "nvidia-smi",
-            f'#!/bin/sh\ncase "$*" in\n*memory*) echo "{lines}" ;;\n*driver*) echo {driver} ;;\n'
-            f'-L) echo "{listed}" ;;\nesac\n',
-        )
+        cases = f'*memory*) echo "{lines}" ;;\n*driver*) echo {driver} ;;\n-L) echo "{listed}" ;;'
+        program("nvidia-smi", f'case "$*" in\n{cases}\nesac')
         return {"PATH": f"{project / '.venv' / 'bin'}:{os.defpath}"}
 
     return put
@@ -69,11 +67,6 @@ def test_a_card_that_is_cut_up_is_said(cards, run):
     assert "MIG" in run("grpo_duality", profile="", DRY_RUN="1", **cards(81559, mig=True)).stderr
 
 
-def test_engines_follow_the_cards(dry):
-    for variables, engines in (({"GPUS": "4"}, 4), ({"GPUS": "8", "TENSOR_PARALLEL": "2"}, 4)):
-        assert f"--vllm.num_engines {engines} " in dry("grpo", profile="a6000x8", **variables)
-
-
 def test_rows_are_packed_where_flash_attn_is_there_and_padded_elsewhere(dry, project):
     padded = dry("grpo_duality", profile="a6000x8")
     assert "--ds.attn_implementation sdpa" in padded
@@ -96,17 +89,15 @@ def test_no_stage_but_the_first_knows_the_hubs_name_and_stage_2_is_looked_at_bef
 def test_what_workers_on_other_nodes_need_is_in_the_job_and_no_secret(dry):
     printed = dry("grpo", profile="multinode", NCCL_SOCKET_IFNAME="eth0", VLLM_API_KEY="secret", HF_TOKEN="secret")
     *_, words = (shlex.split(line) for line in printed.splitlines() if line.startswith("ray job submit"))
-    given = json.loads(words[words.index("--runtime-env-json") + 1])["env_vars"]
-    assert given["NCCL_SOCKET_IFNAME"] == "eth0"
-    assert given["CELLDUALITY_DEVICE"] == "gpu"
+    given = json.loads(value_of("--runtime-env-json", words))["env_vars"]
+    assert (given["NCCL_SOCKET_IFNAME"], given["CELLDUALITY_DEVICE"]) == ("eth0", "gpu")
     assert given["PYTHONPATH"].partition(":")[0].endswith("openrlhf_hooks/cpu/site")
     assert "secret" not in printed
 
 
 def test_a_driver_too_old_is_one_line_before_anything_is_downloaded(cards, run, project):
     done = run("setup", profile="gpu1", VENV=str(project / "other"), **cards(49140, driver="550.54"))
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
     assert "580" in done.stderr
     assert not (project / "other").exists()
 
@@ -124,7 +115,7 @@ def test_the_lock_holds_what_is_tested_and_a_compiler_of_its_torchs_cuda():
 def test_questions_and_answers_fit_where_a_gene_is_several_tokens(profile, dry, vocabulary, cell):
     words = shlex.split(dry("sft", profile=profile)) + shlex.split(dry("prepare", profile=profile))
     context, answer, top = (
-        int(words[words.index(flag) + 1]) for flag in ("--data.max_len", "--max-new-tokens", "--top-genes")
+        int(value_of(flag, words)) for flag in ("--data.max_len", "--max-new-tokens", "--top-genes")
     )
     with gzip.open(ROOT / "data_prep/h5ad/data/mouse_human_orthologues.tsv.gz", "rt") as table:
         names = sorted({line.split("\t")[1] for line in table})

@@ -10,66 +10,40 @@ from pathlib import Path
 
 import pytest
 
-FIRST = [("1", "check-grpo"), ("1", "grpo"), ("1", "evaluate")]
-REFIT = ["pseudo", "sft"]
-FURTHER = [*REFIT, "check-grpo", "grpo", "evaluate"]
+from tests.recipes.conftest import value_of
+
+FIRST, REFIT = "check-grpo grpo evaluate", "pseudo sft"
+FURTHER = f"{REFIT} {FIRST}"
 
 
-def of(number: str, stages: list[str]) -> list[tuple[str, str]]:
-    return [(number, stage) for stage in stages]
-
-
-@pytest.fixture
-def folder(installed: Path, program) -> Path:
-    """A run of stages that leave a model which names its folder; of the rounds, the second is the best."""
-    program(
-        "python",
-        f"""#!/bin/bash
-echo "$*" >>"{installed}/calls"
-if [[ "$*" == *pseudo-label* ]]; then code="${{EXIT_OF_LABELS:-0}}"; else code=0; fi
-while [[ $# -gt 0 ]]; do
-  case "$1" in
-    --log) mkdir -p "$(dirname "$2")"; echo "pseudo-labels of a task: 5 of 5 cells" >"$2" ;;
-    --ckpt.output_dir) mkdir -p "$2"; echo "$2" >"$2/config.json" ;;
-    --ckpt.path) mkdir -p "$2" ;;
-    --logger.tensorboard_dir) mkdir -p "$2" ;;
-  esac
-  shift
-done
-exit "$code"
-""",
-    )
-    program(
-        "cellduality",
-        """#!/bin/bash
-if [[ "$1" == rounds ]]; then
-  case "$*" in */rounds/3*) echo "2 stop" ;; */rounds/2*) echo "2 on" ;; *) echo "1 on" ;; esac
-fi
-""",
-    )
-    (installed.parent / "a run" / "sft").mkdir(parents=True)
-    return installed.parent / "a run"
+@pytest.fixture(autouse=True)
+def trained(folder: Path, installed: Path, program) -> None:
+    """Of the rounds, the second is the best."""
+    found = 'case "$*" in */rounds/3*) echo "2 stop" ;; */rounds/2*) echo "2 on" ;; *) echo "1 on" ;; esac'
+    program("cellduality", f'if [[ "$1" == rounds ]]; then {found}; fi')
+    (folder / "sft").mkdir()
 
 
 @pytest.fixture
-def stages(run, folder, calls) -> Callable[..., tuple[list[tuple[str, str]], str]]:
-    """Return a function that does rounds and gives ((round, stage) of what ran, what was said)."""
+def stages(run, folder, calls) -> Callable[..., tuple[dict[str, str], str]]:
+    """Return a function that does rounds and gives ({round: the stages that ran}, what was said)."""
 
-    def found(**variables: str) -> tuple[list[tuple[str, str]], str]:
+    def found(**variables: str) -> tuple[dict[str, str], str]:
         done = run("rounds", RUN_DIR=str(folder), **variables)
         assert done.returncode == 0, done.stderr
-        return re.findall(r"--stage \[round (\d)\] ([\w-]+) ", calls()), done.stderr
+        ran = re.findall(r"--stage \[round (\d)\] ([\w-]+) ", calls())
+        return {number: " ".join(stage for at, stage in ran if at == number) for number, _ in ran}, done.stderr
 
     return found
 
 
 def test_the_best_becomes_the_policy_and_no_round_follows_one_that_does_not_help(stages, folder):
     ran, said = stages(ROUNDS="5", RL="1", KEEP="best")
-    assert ran == [*FIRST, *of("2", FURTHER), *of("3", FURTHER)]
+    assert ran == {"1": FIRST, "2": FURTHER, "3": FURTHER}
     assert (folder / "grpo" / "config.json").read_text() == f"{folder}/rounds/2/grpo.new\n"
     assert (folder / "tensorboard" / "grpo").resolve() == folder / "rounds" / "2" / "tensorboard" / "grpo"
     assert (folder / ".finished-grpo").exists()
-    assert not (folder / "rounds" / "2" / "checkpoints").exists()
+    assert not (folder / "rounds/2/checkpoints").exists()
     assert said.count("pseudo-labels of a task: 5 of 5 cells") == 2
     assert "Kept: round 2." in said
 
@@ -77,67 +51,47 @@ def test_the_best_becomes_the_policy_and_no_round_follows_one_that_does_not_help
 def test_rounds_go_on_where_they_were(stages, folder):
     how = {"RL": "1", "KEEP": "best"}
     stages(ROUNDS="2", **how)
-    assert stages(ROUNDS="2", RESUME="1", **how)[0] == []
+    assert stages(ROUNDS="2", RESUME="1", **how)[0] == {}
     third, _ = stages(ROUNDS="3", RESUME="1", **how)
-    assert [found for found in third if found[1] != "evaluate"] == of("3", FURTHER[:-1])
+    assert third == {"1": "evaluate", "2": "evaluate", "3": FURTHER}
     os.utime(folder / "rounds" / ".begun", (0, 0))  # another SFT checkpoint has come since
     (folder / ".finished-sft").touch()
-    assert ("1", "grpo") in stages(ROUNDS="2", RESUME="1", **how)[0]
+    assert stages(ROUNDS="2", RESUME="1", **how)[0]["1"] == FIRST
 
 
 def test_self_training_is_pseudo_labels_and_sft_alone(stages, folder):
-    assert stages(RL="0", JUDGE="none", KEEP="last", ROUNDS="2")[0] == of("2", REFIT)
-    asked = shlex.split((folder / "rounds" / "2" / "logs" / "pseudo.command").read_text())
-    assert asked[asked.index("--model") + 1] == str(folder / "sft")
-    assert asked[asked.index("--judge") + 1] == "none"
+    assert stages(RL="0", JUDGE="none", KEEP="last", ROUNDS="2")[0] == {"2": REFIT}
+    asked = shlex.split((folder / "rounds/2/logs/pseudo.command").read_text())
+    assert (value_of("--model", asked), value_of("--judge", asked)) == (str(folder / "sft"), "none")
     assert (folder / "grpo" / "config.json").read_text() == f"{folder}/rounds/2/sft.new\n"
 
 
 def test_the_last_round_may_be_grpo_alone(stages, folder):
-    assert stages(RL="last", ROUNDS="3", KEEP="last")[0] == [*of("2", REFIT), ("3", "check-grpo"), ("3", "grpo")]
+    assert stages(RL="last", ROUNDS="3", KEEP="last")[0] == {"2": REFIT, "3": "check-grpo grpo"}
     assert (folder / "rounds" / "3" / "sft").resolve() == folder / "rounds" / "2" / "sft"
 
 
 def test_without_a_cell_to_label_grpo_goes_on_from_sft(run, stages, folder):
-    how = {"RL": "last", "ROUNDS": "3", "KEEP": "last", "EXIT_OF_LABELS": "3"}
+    how = {"RL": "last", "ROUNDS": "3", "KEEP": "last", "FAILS": "pseudo-label=3"}
     ran, said = stages(**how)
-    assert ran == of("2", ["pseudo"])
+    assert ran == {"2": "pseudo"}
     assert "GRPO goes on from SFT" in said
     assert not (folder / "rounds").exists()
     assert (folder / "grpo" / "config.json").read_text() == f"{folder}/grpo.new\n"
     (folder / "grpo" / "config.json").write_text("as it was")
     stages(RESUME="1", **how)
     assert (folder / "grpo" / "config.json").read_text() == "as it was"  # GRPO is not done again
-    assert run("rounds", RUN_DIR=str(folder), **{**how, "EXIT_OF_LABELS": "2"}).returncode == 2
+    assert run("rounds", RUN_DIR=str(folder), **{**how, "FAILS": "pseudo-label=2"}).returncode == 2
 
 
 def test_where_no_reward_is_fit_cells_are_named_by_what_the_audit_found_and_grpo_is_left_out(stages, folder):
     (folder / "data").mkdir()
     (folder / "data" / "rl_chosen.jsonl").touch()
-    assert stages(ROUNDS="3", RL="last", KEEP="last", JUDGE="audited")[0] == of("2", REFIT)
-    asked = shlex.split((folder / "rounds" / "2" / "logs" / "pseudo.command").read_text())
-    assert asked[asked.index("--judge") + 1] == f"{folder}/audit/audit.json"
-    assert asked[asked.index("--config") + 1] == f"{folder}/data/cellduality.json"
+    assert stages(ROUNDS="3", RL="last", KEEP="last", JUDGE="audited")[0] == {"2": REFIT}
+    asked = shlex.split((folder / "rounds/2/logs/pseudo.command").read_text())
+    assert value_of("--judge", asked) == f"{folder}/audit/audit.json"
+    assert value_of("--config", asked) == f"{folder}/data/cellduality.json"
     assert (folder / "grpo" / "config.json").read_text() == f"{folder}/rounds/2/sft.new\n"
-
-
-@pytest.mark.parametrize(
-    ("variables", "model"),
-    [({}, "pretrained"), ({"PRETRAIN": "0"}, "base"), ({"REFIT_FROM": "policy"}, "rounds/1/grpo")],
-)
-def test_a_fresh_model_is_fitted_to_the_rows_of_the_round(variables, model, dry):
-    lines = dry("rounds", RL="1", ROUNDS="2", **variables).splitlines()
-    words = shlex.split(next(line for line in lines if line.startswith("cellduality-cpu torchrun")))
-    flags = ("--model.model_name_or_path", "--data.dataset")
-    found = [words[words.index(flag) + 1].partition("/runs/cpu/")[2] for flag in flags]
-    assert found == [model, "rounds/2/pseudo.jsonl"]
-
-
-@pytest.mark.parametrize(("labels", "rows"), [("0", "rounds/2/pseudo.rl.jsonl"), ("1", "data/rl_chosen.jsonl")])
-def test_grpo_after_a_refit_can_leave_out_the_tasks_whose_cells_it_named(labels, rows, dry):
-    words = shlex.split(dry("rounds", RL="last", ROUNDS="3", KEEP="last", RL_LABELS=labels).replace("\n", " "))
-    found = words[words.index("--data.prompt_dataset") + 1].partition("/runs/cpu/")[2]
-    assert (found, "--rl-rows" in words) == (rows, labels == "0")
 
 
 def test_one_round_is_grpo_as_it_was(dry):

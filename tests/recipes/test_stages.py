@@ -10,14 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.recipes.conftest import value_of
+
 STAGES = ["prepare", "traces", "pretrain", "sft", "audit", "grpo", "rounds", "evaluate", "grpo_duality"]
-
-
-@pytest.fixture
-def folder(project: Path) -> Path:
-    path = project.parent / "a run"
-    path.mkdir()
-    return path
 
 
 @pytest.fixture
@@ -54,8 +49,7 @@ def error(done: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.mark.parametrize(("pretraining", "wanted", "stages"), [("1", "1", 8), ("1", "0", 7), ("0", "0", 6)])
 def test_every_stage_is_told_which_it_is_of_how_many(pretraining, wanted, stages, ok, folder, calls):
-    for name in ("pretrained.new", "sft.new", "grpo.new", "audit"):
-        (folder / name).mkdir()
+    (folder / "audit").mkdir()
     (folder / "audit" / "audit.md").write_text("## a task\n\n- **duality** (no signal): no signal: flat\n")
     said = ok("grpo_duality", AUDIT=wanted, REWARDS="*=duality", PRETRAIN=pretraining, ROUNDS="1")
     numbers = re.findall(r"--stage \[(\d)/(\d)\]", calls())
@@ -69,19 +63,16 @@ class TestChoice:
 
     @pytest.fixture(autouse=True)
     def trained(self, folder):
-        for name in ("data", "audit", "grpo.new", "sft.new"):
+        for name in ("data", "audit"):
             (folder / name).mkdir()
 
-    @pytest.fixture
-    def choose(self, folder):
-        def chosen(rows: str) -> None:
-            (folder / "data" / "chosen.json").write_text("{}")
-            (folder / "data" / "rl_chosen.jsonl").write_text(rows)
+    @staticmethod
+    def choose(folder: Path, rows: str) -> None:
+        (folder / "data" / "chosen.json").write_text("{}")
+        (folder / "data" / "rl_chosen.jsonl").write_text(rows)
 
-        return chosen
-
-    def test_what_was_chosen_is_told_and_an_older_choice_is_forgotten(self, ok, folder, choose):
-        choose("{}\n")
+    def test_what_was_chosen_is_told_and_an_older_choice_is_forgotten(self, ok, folder):
+        self.choose(folder, "{}\n")
         page = "## a task\n\n**Choice.** Stays out: nothing agrees\n\n- **duality** (no signal): flat\n"
         (folder / "audit" / "audit.md").write_text(page)
         said = ok("audit")
@@ -97,8 +88,8 @@ class TestChoice:
         ok("audit", RESUME="1")
         assert "--stage audit" in calls()
 
-    def test_where_nothing_is_left_training_is_skipped_and_the_rest_compared(self, ok, choose, calls):
-        choose("")
+    def test_where_nothing_is_left_training_is_skipped_and_the_rest_compared(self, ok, folder, calls):
+        self.choose(folder, "")
         assert "there is nothing to train on" in ok("grpo")
         assert "train_ppo_ray --" not in calls(), "set-up imports it, as well"
         ok("evaluate")
@@ -108,28 +99,26 @@ class TestChoice:
         assert "training takes those of the prepared data" in ok("grpo", AUDIT="0")
         assert "/data/rl.jsonl" in calls()
 
-    def test_another_checkpoint_has_not_been_audited(self, ok, folder, choose):
-        choose("{}\n")
+    def test_another_checkpoint_has_not_been_audited(self, ok, folder):
+        self.choose(folder, "{}\n")
         ok("sft")
         assert not list((folder / "data").iterdir())
 
 
 @pytest.mark.parametrize(("code", "ends"), [(1, 0), (2, 0), (130, 130), (75, 75)])
-def test_an_audit_that_fails_stops_nothing_and_one_that_is_stopped_stops_all(code, ends, run, program, folder, marks):
-    program("python", f'#!/bin/sh\ncase "$*" in *"--stage audit"*) exit {code};; esac\n')
-    done = run("audit", RUN_DIR=str(folder))
+def test_an_audit_that_fails_stops_nothing_and_one_that_is_stopped_stops_all(code, ends, run, installed, folder, marks):
+    done = run("audit", RUN_DIR=str(folder), FAILS=f"--stage audit={code}")
     assert done.returncode == ends
     assert ("training goes on" in done.stderr) == (ends == 0)
     assert not marks()
 
 
-def test_what_the_doctor_refuses_is_not_trained(run, installed, program, folder, calls, marks):
-    refuses = 'case "$*" in *"--stage check-grpo"*) exit 2;; esac'
-    program("python", f'#!/bin/sh\necho "$*" >>"{installed}/calls"\n{refuses}\n')
-    assert run("grpo", RUN_DIR=str(folder)).returncode == 2
-    assert [line.split("--stage ")[1].split()[0] for line in calls().splitlines() if "--stage" in line] == [
-        "check-grpo"
-    ]
+@pytest.mark.parametrize(("recipe", "stage"), [("grpo", "check-grpo"), ("sft", "check-sft"), ("sft", "sft")])
+def test_what_is_refused_or_fails_ends_everything_and_keeps_the_old_model(recipe, stage, run, folder, calls, marks):
+    (folder / recipe).mkdir()
+    assert run(recipe, RUN_DIR=str(folder), FAILS=f"--stage {stage}=3").returncode == 3
+    assert re.findall(r"--stage (\S+)", calls())[-1] == stage
+    assert [*(folder / recipe).iterdir()] == []
     assert not marks()
 
 
@@ -170,7 +159,7 @@ class TestSetUp:
         assert installs()
 
     def test_that_fails_leaves_no_mark(self, run, program, project):
-        program("python", "#!/bin/sh\nexit 1\n")
+        program("python", "exit 1")
         done = run("setup")
         assert done.returncode != 0
         assert not (project / ".venv" / ".cellduality-setup").exists()
@@ -183,12 +172,10 @@ class TestMarks:
         ok("sft", RESUME="1")
         assert "check-sft" not in calls()
         assert marks() == {"sft"}
-        (folder / "sft.new").mkdir()
         ok("sft")
         assert "check-sft" in calls()
 
     def test_of_all_that_comes_of_pretraining_go_with_it(self, ok, folder, marks, calls):
-        (folder / "pretrained.new").mkdir()
         marks("sft", "audit", "grpo")
         ok("pretrain")
         assert (folder / "pretrained").is_dir()
@@ -199,34 +186,25 @@ class TestMarks:
             assert "check-pretrain" not in calls()
 
     def test_of_what_came_of_a_model_go_when_it_is_replaced(self, ok, folder, marks):
-        for name in ("sft", "sft.new"):
-            (folder / name).mkdir()
-            (folder / name / "config.json").write_text(name)
+        (folder / "sft").mkdir()
         marks("sft", "grpo")
         ok("sft")
-        assert (folder / "sft" / "config.json").read_text() == "sft.new"
-        assert sorted(path.name for path in folder.iterdir()) == [".finished-sft", ".lock", "logs", "run.toml", "sft"]
-
-    def test_are_not_left_by_a_training_that_fails_which_keeps_the_old_model(self, run, program, folder, marks):
-        (folder / "sft").mkdir()
-        program("python", '#!/bin/sh\ncase "$*" in *supervise*train_sft*) exit 3;; esac\n')
-        assert run("sft", RUN_DIR=str(folder)).returncode == 3
-        assert (folder / "sft").is_dir()
-        assert not marks()
+        assert (folder / "sft" / "config.json").read_text() == f"{folder}/sft.new\n"
+        left = [".finished-sft", ".lock", "checkpoints", "logs", "run.toml", "sft", "tensorboard"]
+        assert sorted(path.name for path in folder.iterdir()) == left
 
 
 def test_a_stage_leaves_its_command_for_the_report(ok, folder):
     ok("evaluate", SEED="7")
     left = {path.stem: shlex.split(path.read_text()) for path in (folder / "logs").glob("*.command")}
     assert set(left) == {"evaluate", "report"}
-    assert left["evaluate"][left["evaluate"].index("--seed") + 1] == "7"
-    assert left["report"][left["report"].index("--out") + 1] == str(folder / "report.html")
+    assert value_of("--seed", left["evaluate"]) == "7"
+    assert value_of("--out", left["report"]) == str(folder / "report.html")
 
 
-def test_the_last_model_gets_a_card_and_evaluation_ends_well_where_one_is_refused(ok, program, folder):
-    said = folder.parent / "said"
+def test_the_last_model_gets_a_card_and_evaluation_ends_well_where_one_is_refused(ok, program, folder, calls):
     for refused in ("", "card"):
-        program("cellduality", f'#!/bin/sh\necho "$*" >>"{said}"\ntest "$1" != "{refused}"\n')
+        program("cellduality", f'test "$1" != "{refused}"')
         assert ("no new card" in ok("evaluate")) == bool(refused)
-    cards = [line for line in said.read_text().splitlines() if line.startswith("card ")]
-    assert cards == [f"card {folder}/grpo --metrics {folder}/test/metrics.json"] * 2
+        cards = [line for line in calls().splitlines() if line.startswith("cellduality card ")]
+        assert cards == [f"cellduality card {folder}/grpo --metrics {folder}/test/metrics.json"]

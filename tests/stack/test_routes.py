@@ -5,50 +5,46 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from cellduality_plugin.agent_file import bound_reward_file
 from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.hub import read_tokenizer
 from cellduality_plugin.tasks import TASKS
-from tests.stack.conftest import CELLDUALITY, CPU, ROOT, answers, change, free_port
+from tests.stack.conftest import MAX_LEN, QUANTUM, TOKEN, change, endpoint, port_of
 from tests.stack.score_in_engine import asked, rewards_of
 
 pytestmark = [pytest.mark.stack, pytest.mark.long]
 
 KINDS = ("duality", "likelihood", "posterior")
-ROWS, EACH, MAX_LEN = 8, 2, 128
-QUANTUM = 2**-10
-TOKEN = "a-token-for-the-stack"
+ROWS, EACH = 8, 2
 
 
 @pytest.fixture
 def policy_url(prepared, serve_policy, tmp_path):
     """The address of vLLM's own OpenAI server over the SFT model."""
-    with serve_policy(prepared / "sft", tmp_path / "policy", MAX_LEN) as url:
+    with serve_policy(prepared / "sft", tmp_path / "policy") as url:
         yield url
 
 
 @pytest.fixture
 def configs(prepared, policy_url) -> dict[str, Path]:
     """A configuration for each kind of reward, with the endpoint in it."""
-    endpoint = {"urls": [policy_url], "model": "sft", "tokenizer": str(prepared / "sft")}
     files = {kind: prepared / "data" / f"{kind}.json" for kind in KINDS}
     for kind, file in files.items():
         shutil.copy(prepared / "data" / "cellduality.json", file)
-        change(file, dict.fromkeys(TASKS, kind), {"endpoint": endpoint})
+        change(file, dict.fromkeys(TASKS, kind), endpoint(policy_url, prepared / "sft"))
     return files
 
 
 @pytest.fixture
 def rollouts(prepared, policy_url) -> list[dict[str, Any]]:
     """What the model really says to rows of every task, in tokens."""
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(prepared / "sft")
+    tokenizer = read_tokenizer(str(prepared / "sft"))
     by_task: dict[str, list[dict[str, Any]]] = {}
     for row in read_jsonl(prepared / "data" / "rl.jsonl"):
         by_task.setdefault(json.loads(row["label"])["task"], []).append(row)
@@ -64,31 +60,18 @@ def rollouts(prepared, policy_url) -> list[dict[str, Any]]:
     return made
 
 
-def test_agent_server_and_function_give_one_reward(prepared, configs, rollouts, start, tmp_path):
+def test_agent_server_and_function_give_one_reward(
+    prepared, configs, rollouts, score_in_engine, serve_reward, tmp_path
+):
     from openrlhf.utils.agent import SingleTurnAgentExecutor
-    from transformers import AutoTokenizer
 
-    from cellduality_plugin.agent_file import bound_reward_file
-
-    tokenizer = AutoTokenizer.from_pretrained(prepared / "sft")
-    told, found = tmp_path / "rollouts.json", tmp_path / "rewards.json"
-    told.write_text(json.dumps(rollouts))
-    script = str(Path(__file__).with_name("score_in_engine.py"))
-    command = (*CPU, "python", script, str(prepared / "sft"), str(MAX_LEN), str(told), str(found))
-    agent = start(tmp_path / "agent", *command, *map(str, configs.values()), PYTHONPATH=str(ROOT))
-    servers = {}
-    for kind, config in configs.items():  # all at once: what takes time is to start
-        port = free_port()
-        serve = (sys.executable, *CELLDUALITY[1:], "serve-reward", "--config", str(config), "--port", str(port))
-        servers[kind] = port, start(tmp_path / kind, *serve, PYTHONPATH=str(ROOT), CELLDUALITY_TOKEN=TOKEN)
-    assert agent.end(300) == 0, agent.printed
-    by_agent = json.loads(found.read_text())
-
+    tokenizer = read_tokenizer(str(prepared / "sft"))
+    # All at once: what takes time is to start.
+    servers = {kind: serve_reward(tmp_path / kind, config) for kind, config in configs.items()}
+    by_agent = score_in_engine(tmp_path / "agent", prepared / "sft", rollouts, *configs.values())
     seen = {}
     for kind, config in configs.items():
-        port, server = servers[kind]
-        server.until(lambda port=port: answers(f"http://127.0.0.1:{port}/healthz"))
-        over_http = SingleTurnAgentExecutor([f"http://any:{TOKEN}@127.0.0.1:{port}/"])
+        over_http = SingleTurnAgentExecutor([f"http://any:{TOKEN}@127.0.0.1:{port_of(servers[kind])}/"])
         from_file = SingleTurnAgentExecutor(str(bound_reward_file(config)))
         seen[kind] = {
             "agent": by_agent[str(config)],
@@ -96,14 +79,13 @@ def test_agent_server_and_function_give_one_reward(prepared, configs, rollouts, 
             "file": asyncio.run(rewards_of(from_file, rollouts, tokenizer, MAX_LEN)),
         }
         from_file.reward_func.close()
-    for _, server in servers.values():
-        server.interrupt()
-    for _, server in servers.values():
-        assert server.end(60) == 0, server.printed
+    for server in servers.values():
+        server.send()
+    for server in servers.values():
+        server.ends_well(60)
 
     for kind, routes in seen.items():
-        # Generated greedily a dual is the same text; log-probabilities may depend on who shares a batch, in bf16.
-        # Measured on a CPU: no reward of the 48 differs.
+        # Generated greedily a dual is the same text. Measured on a CPU: no reward of the 48 differs.
         bound = 0.0 if kind == "duality" else QUANTUM
         for route in ("server", "file"):
             far = [abs(a - b) for a, b in zip(routes["agent"], routes[route], strict=True)]

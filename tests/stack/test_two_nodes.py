@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
 import os
@@ -10,21 +9,22 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
+from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.hub import read_tokenizer
 from cellduality_plugin.records import Reading, Row, read_groups
-from tests.stack.conftest import CPU, ROOT, free_port, processes_of, scalars
+from tests.stack.conftest import CPU, QUANTUM, free_port, kill, processes_of, scalars
 from tests.stack.score_in_engine import asked
 
 pytestmark = [pytest.mark.stack, pytest.mark.long]
 
-QUANTUM = 2**-10
-MAX_LEN, GROUP, PROMPTS = 128, 4, 8
+GROUP, PROMPTS = 4, 8
 ROWS, STEPS = 20, 3
 """Of eight prompts a step: the last has four, whose sixteen samples still part into a micro-batch of eight a rank."""
 SPREAD = {"NODES": "2", "GPUS": "1", "ENGINES": "2"}
@@ -38,16 +38,9 @@ BOUND = 0.05
 """On the mean difference of log-probability between engine and trainer, in nats a token; see test_weights."""
 
 
-class Cluster(NamedTuple):
-    """Two Ray nodes that run."""
-
-    address: str  # of the head
-    folders: tuple[Path, Path]  # where each node was started, and so all of its processes are
-
-
 @pytest.fixture(scope="module")
-def cluster(start, tmp_path_factory) -> Iterator[Cluster]:
-    """Two Ray nodes on this machine with a slot each, started as on two."""
+def cluster(start, tmp_path_factory) -> Iterator[tuple[str, list[Path]]]:
+    """Two Ray nodes on this machine with a slot each, started as on two: the head's address, and where they started."""
     place, address = tmp_path_factory.mktemp("cluster"), f"127.0.0.1:{free_port()}"
     # A folder of their own: with Ray's every other run on this machine would join the cluster. It has a short name,
     # because sockets are in it, whose paths cannot be long.
@@ -60,31 +53,22 @@ def cluster(start, tmp_path_factory) -> Iterator[Cluster]:
     for name, words in {"head": head, "other": (f"--address={address}",)}.items():
         ports = tuple(f"--{agent}-port={free_port()}" for agent in agents)
         command = (*CPU, "ray", "start", *words, *size, *ports, "--block")
-        nodes.append(start(place / name, *command, PYTHONPATH=str(ROOT)))
+        nodes.append(start(place / name, *command))
         nodes[-1].until(lambda: "--block" in nodes[-1].printed)
-    yield Cluster(address, (nodes[0].folder, nodes[1].folder))
-    for process in [line.split()[0] for node in nodes for line in processes_of(node.folder)]:
-        with contextlib.suppress(ProcessLookupError):  # it ended with another
-            os.kill(int(process), signal.SIGKILL)
+    yield address, [node.folder for node in nodes]
+    for node in nodes:
+        kill(node.folder)
     shutil.rmtree(sessions)
 
 
-def wait(happened: Callable[[], bool], timeout: float) -> None:
-    latest = time.monotonic() + timeout
-    while not happened():
-        assert time.monotonic() < latest, f"not within {timeout} s"
-        time.sleep(0.1)
-
-
-def named(cluster: Cluster, name: str) -> list[list[int]]:
+def named(nodes: list[Path], name: str) -> list[list[int]]:
     """Return the processes of this name, node by node."""
-    lines = [processes_of(folder) for folder in cluster.folders]
-    return [[int(line.split()[0]) for line in of if name in line] for of in lines]
+    return [[int(line.split()[0]) for line in processes_of(folder) if name in line] for folder in nodes]
 
 
-def recorded(folder: Path) -> list[list[str]]:
-    """Return the lines of every file of records: one for each process that rolled out."""
-    return [file.read_text().splitlines() for file in sorted((folder / "rollouts").glob("*.jsonl"))]
+def recorded(folder: Path) -> int:
+    """Return how many rollouts all engines have recorded."""
+    return sum(file.read_text().count("\n") for file in (folder / "rollouts").glob("*.jsonl"))
 
 
 def steps_of(run: Any) -> list[int]:
@@ -110,23 +94,25 @@ def killed(folder, cluster, recipe) -> SimpleNamespace:
     ``placed`` are processes of engines and ranks, by name and node; ``code`` came ``seconds`` after the kill, and
     ``left`` outlived it; ``rollouts`` were recorded then, in ``records``, one an engine, and ``steps`` logged.
     """
-    settings = {**SPREAD, **LEARNING, "RAY_ADDRESS": cluster.address}
+    address, nodes = cluster
+    settings = {**SPREAD, **LEARNING, "RAY_ADDRESS": address}
     latest = folder / "checkpoints" / "grpo" / "_actor" / "latest"
     run = recipe(folder, "grpo.sh", *FLAGS, **settings)
-    run.until(lambda: latest.exists() and sum(map(len, recorded(folder))) > PROMPTS * GROUP, timeout=600)
-    placed = {name: named(cluster, name) for name in (ENGINE, RANK, CORE)}
+    run.until(lambda: latest.exists() and recorded(folder) > PROMPTS * GROUP, timeout=600)
+    placed = {name: named(nodes, name) for name in (ENGINE, RANK, CORE)}
     engine = placed[ENGINE][1][0]
     os.kill(engine, signal.SIGKILL)
-    began = time.monotonic()
-    rollouts = sum(map(len, recorded(folder)))
+    began, rollouts = time.monotonic(), recorded(folder)
     code = run.end(180)
     seconds, left = time.monotonic() - began, processes_of(folder)
     # What Ray holds for the run it takes down when the command has ended; the nodes stay.
-    wait(lambda: not any(any(named(cluster, name)) for name in placed), 120)
+    latest_end = time.monotonic() + 120
+    while any(any(named(nodes, name)) for name in placed):
+        assert time.monotonic() < latest_end, "not within 120 s"
+        time.sleep(0.1)
     step = int(latest.read_text().removeprefix("global_step"))
     steps, records = steps_of(run), sorted((folder / "rollouts").glob("*.jsonl"))
-    resumed = recipe(folder, "grpo.sh", *FLAGS, **settings, RESUME="1")
-    assert resumed.end(600) == 0, resumed.printed
+    resumed = recipe(folder, "grpo.sh", *FLAGS, **settings, RESUME="1").ends_well(600)
     return SimpleNamespace(
         run=run, resumed=resumed, placed=placed, engine=engine, rollouts=rollouts, steps=steps, code=code,
         seconds=seconds, left=left, checkpoint=step, records=records,
@@ -167,14 +153,14 @@ def test_both_engines_have_the_weights_of_the_trainer_in_every_step(metrics):
     assert max(map(abs, far)) < BOUND
 
 
-def groups_of(records: list[Path], steps: int) -> list[list[Row]]:
-    """Return the groups of the first steps, of which every engine has the same share."""
-    share = PROMPTS // len(records) * steps
-    return [rows for file in records for rows in list(read_groups(file, Reading()))[:share]]
+@pytest.fixture(scope="module")
+def first(killed) -> list[Row]:
+    """The rollouts of the first step, of which every engine has the same share."""
+    groups = [list(read_groups(file, Reading()))[: PROMPTS // len(killed.records)] for file in killed.records]
+    return [row for of_engine in groups for group in of_engine for row in group]
 
 
-def test_the_first_step_logged_what_both_engines_recorded(killed, metrics):
-    first = [row for rows in groups_of(killed.records, 1) for row in rows]
+def test_the_first_step_logged_what_both_engines_recorded(killed, first, metrics):
     assert len(killed.records) == 2
     assert len({tuple(row["logs"]) for row in first}) == 1, "ranks add metrics up in the order in which they hold them"
     assert len(first) == PROMPTS * GROUP, "a rollout is lost, or there twice"
@@ -184,36 +170,29 @@ def test_the_first_step_logged_what_both_engines_recorded(killed, metrics):
 
 
 @pytest.fixture(scope="module")
-def again(killed, folder, start, tmp_path_factory) -> list[tuple[Row, float]]:
+def again(first, folder, score_in_engine, tmp_path_factory) -> list[tuple[Row, float]]:
     """Each rollout of the first step, and the reward that one engine gives it, which asks the duals itself."""
-    from transformers import AutoTokenizer
-
-    place, tokenizer = tmp_path_factory.mktemp("one"), AutoTokenizer.from_pretrained(folder / "sft")
-    rows = map(json.loads, (folder / "data" / "rl.jsonl").read_text().splitlines())
-    inputs = {row["label"]: row["input"] for row in rows}
-    first, rollouts = [row for rows in groups_of(killed.records, 1) for row in rows], []
+    tokenizer = read_tokenizer(str(folder / "sft"))
+    inputs = {row["label"]: row["input"] for row in read_jsonl(folder / "data" / "rl.jsonl")}
+    rollouts = []
     for row in first:
         prompt, question = asked(tokenizer, inputs[row["label"]])
         answer = tokenizer(row["response"], add_special_tokens=False)["input_ids"]
         assert tokenizer.decode(answer, skip_special_tokens=True) == row["response"]
         rollouts.append({"prompt": prompt, "label": row["label"], "question": question, "answer": answer})
-    told, found = place / "rollouts.json", place / "rewards.json"
-    told.write_text(json.dumps(rollouts))
-    config, script = str(folder / "data" / "unrecorded.json"), str(Path(__file__).with_name("score_in_engine.py"))
-    command = (*CPU, "python", script, str(folder / "sft"), str(MAX_LEN), str(told), str(found), config)
-    one = start(place / "engine", *command, PYTHONPATH=str(ROOT))
-    assert one.end(600) == 0, one.printed
-    return list(zip(first, json.loads(found.read_text())[config], strict=True))
+    place, config = tmp_path_factory.mktemp("one") / "engine", folder / "data" / "unrecorded.json"
+    [rewards] = score_in_engine(place, folder / "sft", rollouts, config).values()
+    return list(zip(first, rewards, strict=True))
 
 
-def test_two_engines_give_the_rewards_that_one_gives(killed, folder, again):
+def test_two_engines_give_the_rewards_that_one_gives(folder, again):
     tasks = json.loads((folder / "data" / "cellduality.json").read_text())["tasks"]
     far: dict[str, list[float]] = {}
     for row, reward in again:
         far.setdefault(tasks[row["task"]]["reward"], []).append(abs(row["reward"] - reward))
     print("furthest from one engine:", *(f"{kind} {max(of) / QUANTUM:g} steps" for kind, of in far.items()))
     for kind, differences in far.items():
-        # Generated greedily a dual is the same text; log-probabilities depend on who shares a batch, in bf16.
+        # Generated greedily a dual is the same text.
         assert max(differences) <= (0.0 if kind == "duality" else QUANTUM), kind
     rewards = [reward for _, reward in again]
     assert max(rewards) > 0.0

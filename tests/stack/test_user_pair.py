@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.tasks import TASKS
 from data_prep.datasets import DATASETS
 from data_prep.download.fetching import fetch
@@ -24,7 +25,7 @@ PAIR = Path(__file__).with_name("my_pair.py")
 NAME = "dropout_recovery"
 
 
-def _hashes(folder: Path) -> dict[str, str]:
+def hashes(folder: Path) -> dict[str, str]:
     files = [path for part in ("data", "base", "sft") for path in sorted((folder / part).rglob("*")) if path.is_file()]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
@@ -40,9 +41,9 @@ def own_cells(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def pair_settings(own_cells) -> dict[str, str]:
     """The recipe's settings that train the dual pair of my_pair.py on a file of one's own, for six steps."""
-    small = (
-        "LABEL_COLUMN=celltype N_LABELLED=60 MAX_CELLS=300 N_GENES=400 N_RL=48 SFT_EPOCHS=8 PRETRAIN=0 AUDIT=0 ROUNDS=1"
-    )
+    small = """
+        LABEL_COLUMN=celltype N_LABELLED=60 MAX_CELLS=300 N_GENES=400 N_RL=48 SFT_EPOCHS=8 PRETRAIN=0 AUDIT=0 ROUNDS=1
+    """
     settings = dict(setting.split("=") for setting in small.split())
     return {"TASKS": f"{PAIR}:DropoutRecovery", "DATASET": str(own_cells), **settings}
 
@@ -62,27 +63,20 @@ def stopped(tmp_path_factory, recipe, pair_settings) -> SimpleNamespace:
     second = recipe(folder, "grpo.sh", **pair_settings)
     refused = second.end(60), time.monotonic() - began, second.printed
     run.until(lambda: bool(run.steps()) and latest.exists(), timeout=600)
-    files = _hashes(folder)
-    began = time.monotonic()
-    run.interrupt()
-    code = run.end(120)
-    seconds = time.monotonic() - began
-    step = int(latest.read_text().removeprefix("global_step"))
+    files, began = hashes(folder), time.monotonic()
+    run.send()
+    code, seconds = run.end(120), time.monotonic() - began
     return SimpleNamespace(
-        run=run, code=code, seconds=seconds, left=processes_of(folder), files_before=files, files_after=_hashes(folder),
-        checkpoint=step, second=refused,
+        run=run, code=code, seconds=seconds, left=processes_of(folder), files_before=files, files_after=hashes(folder),
+        checkpoint=int(latest.read_text().removeprefix("global_step")), second=refused,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def resumed(stopped, recipe, pair_settings) -> tuple[Run, Run]:
+def resumed(stopped, recipe, pair_settings) -> list[Run]:
     """The stages of the interrupted run once more, with RESUME=1: SFT, which was finished, and GRPO."""
-    runs = []
-    for name in ("sft.sh", "grpo.sh"):
-        runs.append(recipe(stopped.run.folder, name, RESUME="1", **pair_settings))
-        code = runs[-1].end()
-        assert code == 0, runs[-1].printed
-    return runs[0], runs[1]
+    how = {"RESUME": "1", **pair_settings}
+    return [recipe(stopped.run.folder, name, **how).ends_well() for name in ("sft.sh", "grpo.sh")]
 
 
 def test_the_file_is_short_and_not_part_of_the_package():
@@ -92,18 +86,17 @@ def test_the_file_is_short_and_not_part_of_the_package():
 
 def test_its_rows_reach_sft_and_rl(stopped):
     data = stopped.run.folder / "data"
-    rows = [json.loads(line) for line in (data / "sft.jsonl").read_text().splitlines()]
-    assert {(row["datasource"], row["direction"]) for row in rows} == {(NAME, "primal"), (NAME, "dual")}
-    labels = [json.loads(json.loads(line)["label"]) for line in (data / "rl.jsonl").read_text().splitlines()]
+    taught = {(row["datasource"], row["direction"]) for row in read_jsonl(data / "sft.jsonl")}
+    assert taught == {(NAME, "primal"), (NAME, "dual")}
+    labels = [json.loads(row["label"]) for row in read_jsonl(data / "rl.jsonl")]
     assert {label["task"] for label in labels} == {NAME}
     assert all(label["gold"] is None for label in labels)
     config = json.loads((data / "cellduality.json").read_text())
     assert re.fullmatch(r".*/my_pair\.py:DropoutRecovery", config["tasks"][NAME]["pair"])
 
 
-def test_the_cells_are_of_a_file_of_ones_own(stopped, own_cells):
-    data = stopped.run.folder / "data"
-    cells = [json.loads(line) for line in (data / "cells.jsonl").read_text().splitlines()]
+def test_the_cells_are_of_a_file_of_ones_own(stopped):
+    cells = list(read_jsonl(stopped.run.folder / "data" / "cells.jsonl"))
     assert len(cells) == 300
     assert {cell["id"].partition("/")[0] for cell in cells} == {"my_kidney"}
 

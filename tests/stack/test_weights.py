@@ -8,12 +8,14 @@ import statistics
 
 import pytest
 
+from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.hub import read_tokenizer
 from tests.stack.conftest import processes_of
 
 pytestmark = pytest.mark.stack
 
-# An agent as the package's own, except that before every rollout, and beside every dual, the engine is asked for the
-# log-probabilities of one fixed text.
+# An agent as the package's own, except that before every rollout, and before whatever a dual asks, the engine is asked
+# for the log-probabilities of one fixed text.
 AGENT = """
 import json
 
@@ -23,28 +25,17 @@ from vllm import SamplingParams
 PROBE = {probe!r}
 
 
-async def probe(engine, phase):
-    output = await engine.generate(PROBE, SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0))
-    values = [at[token].logprob for token, at in zip(PROBE[1:], output.prompt_logprobs[1:])]
-    with open({file!r}, "a") as file:
-        file.write(json.dumps([phase, values]) + "\\n")
+class Probed:
+    def __init__(self, engine):
+        self.engine, self.phase = engine, "primal"
 
-
-class ProbingPolicy(executor.EnginePolicy):
-    async def generate(self, prompt, *, seed=None, temperature=None):
-        await probe(self._engine, "dual")
-        return await super().generate(prompt)
-
-    async def log_probs(self, prompt, response, *, given=""):
-        await probe(self._engine, "dual")
-        return await super().log_probs(prompt, response)
-
-    async def choice_log_probs(self, prompt, responses):
-        await probe(self._engine, "dual")
-        return await super().choice_log_probs(prompt, responses)
-
-
-executor.EnginePolicy = ProbingPolicy
+    async def generate(self, *asked, **further):
+        output = await self.engine.generate(PROBE, SamplingParams(temperature=0.0, max_tokens=1, prompt_logprobs=0))
+        values = [at[token].logprob for token, at in zip(PROBE[1:], output.prompt_logprobs[1:])]
+        with open({file!r}, "a") as file:
+            file.write(json.dumps([self.phase, values]) + "\\n")
+        self.phase = "dual"
+        return await self.engine.generate(*asked, **further)
 
 
 class AgentExecutor(executor.DualityExecutor):
@@ -52,8 +43,8 @@ class AgentExecutor(executor.DualityExecutor):
         super().__init__({config!r})
 
     async def execute(self, prompt, label, sampling_params, max_length, hf_tokenizer, llm_engine, images=None):
-        await probe(llm_engine, "primal")
-        return await super().execute(prompt, label, sampling_params, max_length, hf_tokenizer, llm_engine, images)
+        engine = Probed(llm_engine)
+        return await super().execute(prompt, label, sampling_params, max_length, hf_tokenizer, engine, images)
 """
 ROLLOUTS_A_STEP = 32
 STEPS = 3
@@ -63,15 +54,6 @@ STEPS = 3
 SAME = 0.02
 ROUNDING = 0.05
 OTHER = 0.1
-
-
-@pytest.fixture
-def probe_tokens(prepared) -> list[int]:
-    from transformers import AutoTokenizer
-
-    row = json.loads((prepared / "data" / "sft_traces.jsonl").read_text().splitlines()[0])
-    tokenizer = AutoTokenizer.from_pretrained(prepared / "sft")
-    return list(tokenizer(row["output"], add_special_tokens=False)["input_ids"])
 
 
 def difference(one: list[float], other: list[float]) -> float:
@@ -93,12 +75,9 @@ def plain_log_probs(model_folder, tokens: list[int]) -> list[float]:
 def by_step(lines: list[str]) -> list[dict[str, list[list[float]]]]:
     """Return the probes of each step by phase: a step begins with the rollout after the last one of the step before."""
     steps: list[dict[str, list[list[float]]]] = []
-    rollouts = 0
     for phase, values in map(json.loads, lines):
-        if phase == "primal":
-            if rollouts % ROLLOUTS_A_STEP == 0:
-                steps.append({"primal": [], "dual": []})
-            rollouts += 1
+        if phase == "primal" and (not steps or len(steps[-1]["primal"]) == ROLLOUTS_A_STEP):
+            steps.append({"primal": [], "dual": []})
         steps[-1][phase].append(values)
     return steps
 
@@ -108,15 +87,13 @@ def last(step: dict[str, list[list[float]]]) -> list[float]:
     return (step["dual"] or step["primal"])[-1]
 
 
-def test_the_dual_uses_the_weights_of_its_rollout_and_they_move(prepared, probe_tokens, recipe, tmp_path):
-    probes = tmp_path / "probes.jsonl"
-    agent = tmp_path / "probing_agent.py"
-    config = str(prepared / "data" / "cellduality.json")
-    agent.write_text(AGENT.format(probe=probe_tokens, file=str(probes), config=config))
+def test_the_dual_uses_the_weights_of_its_rollout_and_they_move(prepared, recipe, tmp_path):
+    probes, agent = tmp_path / "probes.jsonl", tmp_path / "probing_agent.py"
+    row, config = next(read_jsonl(prepared / "data" / "sft_traces.jsonl")), prepared / "data" / "cellduality.json"
+    tokens = read_tokenizer(str(prepared / "sft"))(row["output"], add_special_tokens=False)["input_ids"]
+    agent.write_text(AGENT.format(probe=tokens, file=str(probes), config=str(config)))
     extra = ("--train.agent_func_path", str(agent), "--ckpt.save_hf")
-    run = recipe(prepared, "grpo.sh", *extra, ACTOR_LR="1e-3", LR_WARMUP="0")
-    code = run.end()
-    assert code == 0, run.printed
+    recipe(prepared, "grpo.sh", *extra, ACTOR_LR="1e-3", LR_WARMUP="0").ends_well()
     steps = by_step(probes.read_text().splitlines())
 
     assert [len(step["primal"]) for step in steps] == [ROLLOUTS_A_STEP] * STEPS
@@ -130,9 +107,9 @@ def test_the_dual_uses_the_weights_of_its_rollout_and_they_move(prepared, probe_
         assert difference(last(earlier), later["primal"][0]) > OTHER
 
     saved = prepared / "checkpoints" / "grpo"
-    sft = plain_log_probs(prepared / "sft", probe_tokens)
+    sft = plain_log_probs(prepared / "sft", tokens)
     assert difference(last(steps[0]), sft) < ROUNDING
     for number, step in enumerate(steps[1:], start=1):
-        assert difference(last(step), plain_log_probs(saved / f"global_step{number}_hf", probe_tokens)) < ROUNDING
+        assert difference(last(step), plain_log_probs(saved / f"global_step{number}_hf", tokens)) < ROUNDING
         assert difference(last(step), sft) > OTHER
     assert processes_of(prepared) == []
