@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -38,12 +38,12 @@ class EndpointPolicy(TokenPolicy):
         if self._settings.kind == "vllm":
             return await super().generate(prompt, seed=seed, temperature=temperature)
         at = self._temperature if temperature is None else temperature
-        body = {"messages": [{"role": "user", "content": prompt}], "temperature": at}
-        return await self._ask("/chat/completions", body, read_chat, seed=seed, max_tokens=self._limit)
+        how = {"temperature": at, "seed": seed, "max_tokens": self._limit}
+        return await self._ask("/chat/completions", read_chat, messages=[{"role": "user", "content": prompt}], **how)
 
     async def check(self) -> None:
         """Return nothing if an address answers now and has the model, or raise a PolicyError."""
-        await self.addresses.get("/models", partial(read_context, model=self._settings.model), patient=False)
+        await self.addresses.once("/models", partial(read_context, model=self._settings.model))
 
     async def close(self) -> None:
         if self._model is not None and not self._model.done():
@@ -51,31 +51,31 @@ class EndpointPolicy(TokenPolicy):
         await self.addresses.close()
 
     async def _write(self, tokens: Tokens, room: int, temperature: float, seed: int | None) -> str:
-        body = {**_PLAIN, "prompt": tokens, "max_tokens": room, "temperature": temperature, "return_token_ids": True}
-        text, answered = await self._ask("/completions", body, read_text, seed=seed)
+        how = {"max_tokens": room, "temperature": temperature, "seed": seed, "return_token_ids": True}
+        text, answered = await self._ask("/completions", read_text, prompt=tokens, **_PLAIN, **how)
         return text if answered is None else decode(self._tokenizer, answered)
 
     async def _score(self, tokens: Tokens, target: Tokens) -> list[float]:
-        whole = tokens + target
-        body = {**_PLAIN, "prompt": whole, "max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
-        return await self._ask("/completions", body, partial(read_log_probs, tokens=whole, start=len(tokens)))
+        whole, how = tokens + target, {"max_tokens": 1, "temperature": 0.0, "prompt_logprobs": 0}
+        read = partial(read_log_probs, tokens=whole, start=len(tokens))
+        return await self._ask("/completions", read, prompt=whole, **_PLAIN, **how)
 
     async def _fitting(self, prompt: str, responses: Sequence[str]) -> tuple[Tokens, list[Tokens]]:
         if self._settings.kind == "chat":
             raise PolicyError("no_log_probs")
         return await super()._fitting(prompt, responses)
 
-    async def _ask(self, path: str, body: Mapping[str, Any], read: Callable[[bytes], Read], **more: Any) -> Read:
-        """Return what ``read`` makes of the reply to a body; of ``more`` what is not None is sent, too."""
-        further = {name: value for name, value in more.items() if value is not None}
-        return await self.addresses.post(path, {"model": self._settings.model, **body, **further}, read)
+    async def _ask(self, path: str, read: Callable[[bytes], Read], **body: Any) -> Read:
+        """Return what ``read`` makes of the reply to a body, of which nothing is sent that is None."""
+        sent = {name: value for name, value in body.items() if value is not None}
+        return await self.addresses.ask(path, read, {"model": self._settings.model, **sent})
 
     async def _room(self, used: int) -> int:
         if self._context is None:
             # Asked once, however many wait for it, and again if that failed.
             if self._model is None or (self._model.done() and (self._model.cancelled() or self._model.exception())):
                 read = partial(read_context, model=self._settings.model)
-                self._model = asyncio.ensure_future(self.addresses.get("/models", read))
+                self._model = asyncio.ensure_future(self.addresses.ask("/models", read))
             self._context = await asyncio.shield(self._model)
         return await super()._room(used)
 

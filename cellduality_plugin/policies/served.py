@@ -11,9 +11,9 @@ from typing import Any
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.hub import read_tokenizer
+from cellduality_plugin.policies.addresses import LoopThread
 from cellduality_plugin.policies.base import Policy, PolicyError, Question, QuestionPolicy
 from cellduality_plugin.policies.endpoint import EndpointPolicy
-from cellduality_plugin.policies.loop_thread import LoopThread
 from cellduality_plugin.policies.offline import EngineSettings
 from cellduality_plugin.policies.settings import DualSettings, EndpointSettings
 
@@ -62,15 +62,11 @@ class _Elsewhere(QuestionPolicy):
     async def answer(self, question: Question) -> Any:
         """Return the endpoint's answer; a CellDualityError if no prompt would get one."""
         try:
-            return await asyncio.wrap_future(self._loop.submit(_ask(question, self._policy)))
+            return await asyncio.wrap_future(self._loop.submit(question.put_to(self._policy)))
         except PolicyError as failure:
             if failure.cause in _OF_ONE_PROMPT:
                 raise
             raise _failed(self._endpoint, failure) from None
-
-
-async def _ask(question: Question, policy: Policy) -> Any:
-    return await question.put_to(policy)
 
 
 def _failed(endpoint: EndpointSettings, failure: PolicyError) -> CellDualityError:

@@ -31,7 +31,7 @@ def post(*urls: str, times: int = 1, **settings: Any) -> tuple[list[Any], Addres
 
     async def ask() -> tuple[list[Any], Addresses]:
         addresses = Addresses(chosen)
-        posts = (addresses.post("/completions", BODY, bytes) for _ in range(times))
+        posts = (addresses.ask("/completions", bytes, BODY) for _ in range(times))
         replies = await asyncio.gather(*posts, return_exceptions=True)
         await addresses.close()
         return [reply.cause if isinstance(reply, PolicyError) else reply for reply in replies], addresses

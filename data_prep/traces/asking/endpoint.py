@@ -92,7 +92,7 @@ class EndpointTeacher(Teacher):
         body = {**self._asked, "seed": self._seed + candidate, "messages": messages}
         read = partial(read_reply, prompt_characters=len(INSTRUCTIONS + question.prompt))
         try:
-            return await self._addresses.post("/chat/completions", body, read)
+            return await self._addresses.ask("/chat/completions", read, body)
         except RequestFailed as failure:
             raise self._fatal(failure) or failure from None
 
