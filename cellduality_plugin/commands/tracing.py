@@ -74,8 +74,8 @@ def _print_summary(did: SampleSummary, title: str, settings: SampleSettings) -> 
     """Print what a run did; raise a CellDualityError if it ended because the endpoint failed."""
     parts = [f"{did.asked} new candidates in {did.seconds:.1f} s", f"{did.present} were there"]
     parts += [f"{did.left} are missing"] if did.left else []
-    parts += [f"{did.tokens.total:,} tokens"] if did.tokens.total else []
-    parts += [f"${did.cost:.2f}"] if settings.price_in or settings.price_out else []
+    parts += [f"{did.tokens.sum():,} tokens"] if did.tokens.any() else []
+    parts += [f"${settings.cost(did.tokens):.2f}"] if settings.price_in or settings.price_out else []
     print(f"{title}: {', '.join(parts)}")
     for reason, count in did.failed.items():
         print(f"  given up: {count} x {reason}: {did.said.get(reason, '')}"[:200])

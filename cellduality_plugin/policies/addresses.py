@@ -10,7 +10,6 @@ import math
 import os
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -78,8 +77,8 @@ class _Address:
 class Addresses:
     """Asks the address with the fewest requests in hand, and another one if that fails.
 
-    ``retried`` counts how often a request was asked again, by cause. A CellDualityError is raised if an address is no
-    URL, or the key's variable is not set. Should a server quote the key, nobody sees that.
+    A CellDualityError is raised if an address is no URL, or the key's variable is not set. Should a server quote the
+    key, nobody sees that.
     """
 
     def __init__(self, settings: EndpointSettings) -> None:
@@ -89,7 +88,6 @@ class Addresses:
         self._turns = asyncio.Semaphore(settings.concurrency)
         self._session: aiohttp.ClientSession | None = None
         self._rng = np.random.default_rng()  # of waiting times alone
-        self.retried: Counter[str] = Counter()
 
     async def close(self) -> None:
         """Close the connections; the next request opens new ones."""
@@ -112,7 +110,6 @@ class Addresses:
                 except RequestFailed as failure:
                     if not failure.passing or attempt >= self._retries:
                         raise
-                    self.retried[failure.cause] += 1
         await asyncio.sleep(0)  # the next request is sent before this reply is worked on
         return found
 

@@ -74,18 +74,9 @@ class VllmDecoder:
 def vllm_decoder(model: Path, settings: EngineSettings, *, seed: int = 0) -> Iterator[Decoder]:
     """Open a decoder over ``model``, on all cards that are visible; see :func:`served_model`."""
     check_checkpoint(model)
-    one, groups = functools.partial(_one_decoder, model, settings, seed), several_cards(settings)
+    one, groups = functools.partial(_one_decoder, model, settings, seed), card_groups(settings.tensor_parallel_size)
     with sharded_decoder(one, groups) if groups else one() as decoder:
         yield decoder
-
-
-def several_cards(settings: EngineSettings) -> list[str]:
-    """Return the cards of each engine (:func:`card_groups`) where there are several engines, or an empty list."""
-    try:
-        groups = card_groups(settings.tensor_parallel_size)
-    except ImportError:  # of vLLM, which is said where an engine is opened
-        return []
-    return groups if len(groups) > 1 else []
 
 
 @contextlib.contextmanager

@@ -41,17 +41,20 @@ class Decoder(Protocol):
 
 
 def card_groups(each: int) -> list[str]:
-    """Return the cards of each engine, ``each`` of them, as CUDA_VISIBLE_DEVICES names them; none without a GPU.
+    """Return the cards of each engine, ``each`` of them, as CUDA_VISIBLE_DEVICES names them; none for a single engine.
 
     What is left over stays idle.
     """
-    from vllm.platforms import current_platform
-
+    try:
+        from vllm.platforms import current_platform
+    except ImportError:  # which is said where an engine is opened
+        return []
     if not current_platform.is_cuda_alike():
         return []
     count = current_platform.device_count()
     cards = [card for card in os.environ.get(_CARDS, "").split(",") if card] or [str(card) for card in range(count)]
-    return [",".join(cards[first : first + each]) for first in range(0, len(cards) - each + 1, each)]
+    groups = [",".join(cards[first : first + each]) for first in range(0, len(cards) - each + 1, each)]
+    return groups if len(groups) > 1 else []
 
 
 def sharded_decoder(opener: Opener, groups: Sequence[str]) -> AbstractContextManager[Decoder]:

@@ -81,7 +81,6 @@ class EndpointTeacher(Teacher):
 
     def open(self, in_flight: int) -> None:
         self._addresses = Addresses(self._settings.model_copy(update={"concurrency": in_flight}))
-        self.retried = self._addresses.retried
 
     async def answer(self, question: Question, candidate: int) -> Reply:
         """Return candidate number ``candidate``.

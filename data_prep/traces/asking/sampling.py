@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.settings import Settings
-from data_prep.traces.candidates import Candidate, CandidateLog, Teacher, Tokens, prompt_hash
+from data_prep.traces.candidates import NO_TOKENS, Candidate, CandidateLog, Teacher, Tokens, prompt_hash
 from data_prep.traces.questions import Question
 
 GRACE = 30.0  # seconds that requests in flight, which are paid for, are waited for when one shows that the run must end
@@ -43,12 +43,12 @@ class SampleSettings(Settings):
 
     def cost(self, tokens: Tokens) -> float:
         """Return the price of tokens in US$."""
-        return (tokens.prompt * self.price_in + tokens.completion * self.price_out) / 1e6
+        return float(tokens @ (self.price_in, self.price_out)) / 1e6
 
     def allows(self, tokens: Tokens) -> bool:
         """Return whether so many tokens are within the budget."""
-        within = self.budget_tokens is None or tokens.total <= self.budget_tokens
-        return within and (self.budget_usd is None or self.cost(tokens) <= self.budget_usd)
+        within = self.budget_tokens is None or tokens.sum() <= self.budget_tokens
+        return bool(within) and (self.budget_usd is None or self.cost(tokens) <= self.budget_usd)
 
 
 @dataclass
@@ -61,20 +61,12 @@ class SampleSummary:
     # Those given up, by cause (HTTP status, timeout, refused, malformed), and what the endpoint said of the first.
     failed: Counter[str] = field(default_factory=Counter)
     said: dict[str, str] = field(default_factory=dict)
-    tokens: Tokens = field(default_factory=Tokens)  # that it took
-    cost: float = 0.0  # in US$ at the prices given
+    tokens: Tokens = field(default_factory=lambda: NO_TOKENS)  # that it took
     seconds: float = 0.0
     stopped_by: Literal["", "budget", "faults"] = ""  # why it ended early
 
 
-def sample(
-    questions: Iterable[Question],
-    teacher: Teacher,
-    out: Path,
-    settings: SampleSettings | None = None,
-    *,
-    show_progress: bool = True,
-) -> SampleSummary:
+def sample(questions: Iterable[Question], teacher: Teacher, out: Path, settings: SampleSettings) -> SampleSummary:
     """Return what was done so that the file ``out`` holds all candidates of ``questions`` by this teacher.
 
     What is there already (same question, prompt, number, teacher, version) is not asked for again. All candidates of a
@@ -83,12 +75,13 @@ def sample(
     the file cannot be read and appended to; what was answered is kept.
     """
     with CandidateLog(out) as log:
-        run = _Run(questions, teacher, log, settings or SampleSettings())
+        run, begun = _Run(questions, teacher, log, settings), time.monotonic()
         try:
-            asyncio.run(run.all(show_progress))
+            asyncio.run(run.all())
         except KeyboardInterrupt:
             print(f"stopped: {run.did.asked} new candidates are kept in {out}; run it again to go on", file=sys.stderr)
             raise
+        run.did.seconds = time.monotonic() - begun
         return run.did
 
 
@@ -98,16 +91,15 @@ class _Run:
         self.done, self.spent = log.done(teacher)
         # An answer is counted at the most it can cost until it is there, so that the sum never passes the budget;
         # towards its end fewer requests are in flight at a time.
-        self.reserved, self.in_flight, self.settled = Tokens(), 0, asyncio.Event()
+        self.reserved, self.in_flight, self.settled = NO_TOKENS, 0, asyncio.Event()
         self.did, self.in_a_row, self.ended = SampleSummary(), 0, False
         self.wanted = self._wanted()
-        self.begun = time.monotonic()
 
-    async def all(self, show_progress: bool) -> None:
+    async def all(self) -> None:
         """Ask all there is to ask."""
         self.teacher.open(self.settings.concurrency)
         total = len(self.questions) * self.settings.candidates if isinstance(self.questions, Sized) else None
-        with tqdm(total=total, desc=self.teacher.name, disable=not show_progress) as bar:
+        with tqdm(total=total, desc=self.teacher.name) as bar:
             # Half of the workers build the next requests while those of the others are in flight.
             workers = [asyncio.create_task(self._work()) for _ in range(2 * self.settings.concurrency)]
             tasks = [*workers, asyncio.create_task(self._tick(bar))]
@@ -185,12 +177,7 @@ class _Run:
             await asyncio.to_thread(self.log.sync)
 
     def _show(self, bar: Any) -> None:
-        did, cost = self.did, self.settings.cost
-        did.seconds, did.cost = time.monotonic() - self.begun, cost(did.tokens)
-        parts = {
-            f"{self.spent.total:,} tokens": self.spent.total,
-            f"${cost(self.spent):.2f}": cost(self.spent),
-            f"{did.failed.total()} failed": did.failed.total(),
-        }
+        tokens, cost, failed = self.spent.sum(), self.settings.cost(self.spent), self.did.failed.total()
+        parts = {f"{tokens:,} tokens": tokens, f"${cost:.2f}": cost, f"{failed} failed": failed}
         bar.set_postfix_str(", ".join(text for text, number in parts.items() if number), refresh=False)
-        bar.update(did.present + did.asked - bar.n)
+        bar.update(self.did.present + self.did.asked - bar.n)

@@ -46,14 +46,16 @@ def statistics(data: Path, tasks: Mapping[str, DualTask], settings: CurationSett
     questions, asked, rows = Counter[str](), Counter[str](), []
     sweep: dict[str, NDArray[np.int64]] = {}
     for instance in read_instances(data / QUESTIONS, data / CANDIDATES, tasks)[0]:
-        for question, judged, _ in decide(instance, vocabulary, settings):
-            group = question.group
+        for question, verdicts, _ in decide(instance, vocabulary, settings):
+            group, said = question.group, [verdict.candidate for verdict in verdicts]
             questions[group] += 1
-            asked[group] += bool(judged)
-            rows += [(group, c.candidate, c.teacher, v.reason, v.score, v.trace_words) for c, v in judged]
+            asked[group] += bool(said)
+            rows += [
+                (group, v.candidate.candidate, v.candidate.teacher, v.reason, v.score, v.trace_words) for v in verdicts
+            ]
             if not isinstance(question.gold, str):
-                anew = judge_all(question, [candidate for candidate, _ in judged], vocabulary, lax)
-                scores = np.array([verdict.score for _, verdict in anew if verdict.accepted])
+                anew = judge_all(question, said, vocabulary, lax)
+                scores = np.array([verdict.score for verdict in anew if not verdict.reason])
                 passing = (scores[:, None] >= np.array(STEPS)).sum(axis=0)
                 left = np.stack([passing > 0, np.minimum(passing, keep)], axis=1)
                 sweep[group] = sweep.get(group, np.zeros_like(left)) + left
@@ -107,9 +109,10 @@ def plot(found: Statistics, path: Path) -> Path:
         from matplotlib.figure import Figure  # no pyplot: no global state, no display
     groups = in_order(found.questions)
     tasks = list(dict.fromkeys(group.rpartition("/")[0] for group in groups))
-    colours = {group: f"C{tasks.index(group.rpartition('/')[0])}" for group in groups}
     styles: dict[str, dict[str, Any]] = {
-        group: {"color": colours[group], "ls": "--" if group.endswith("/dual") else "-"} for group in groups
+        group: {"color": f"C{tasks.index(task)}", "ls": "--" if direction == "dual" else "-"}
+        for group in groups
+        for task, _, direction in [group.rpartition("/")]
     }
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(12, 8), layout="constrained")

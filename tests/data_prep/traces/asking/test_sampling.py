@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.data_prep.traces.filtering.planted import good, prepared, questions_in
 from typer.testing import CliRunner
 
 from cellduality_plugin import cli
@@ -21,7 +22,6 @@ from data_prep.traces.asking.endpoint import EndpointTeacher
 from data_prep.traces.asking.sampling import SampleSettings, sample
 from data_prep.traces.candidates import Candidate, CandidateLog, Reply, Teacher, Tokens, prompt_hash, read_candidates
 from tests.data_prep.traces.asking.conftest import KEY, Completed, asked, body, question, questions
-from tests.data_prep.traces.filtering.planted import good, prepared, questions_in
 from tests.refused import refused
 
 
