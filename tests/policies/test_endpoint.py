@@ -21,13 +21,17 @@ from cellduality_plugin.policies.settings import DualSettings, EndpointSettings
 PROMPT = "CD74 CD79A"
 
 
-def ask(server: Any, call: str, *arguments: Any, dual: DualSettings | None = None, **settings: Any) -> Any:
+def policy_of(server: Any, dual: DualSettings | None = None, **settings: Any) -> EndpointPolicy:
+    chosen = EndpointSettings(urls=(server.url,), model="toy", **{"retries": 0, **settings})
+    return EndpointPolicy(server.tokenizer, chosen, dual or DualSettings())
+
+
+def ask(server: Any, call: str, *arguments: Any, **settings: Any) -> Any:
     """Return what a new policy answers, or the cause of its failure."""
     drawn = {name: settings.pop(name) for name in ("seed", "temperature", "given") if name in settings}
-    chosen = EndpointSettings(urls=(server.url,), model="toy", **{"retries": 0, **settings})
 
     async def one() -> Any:
-        policy = EndpointPolicy(server.tokenizer, chosen, dual or DualSettings())
+        policy = policy_of(server, **settings)
         try:
             return await getattr(policy, call)(*arguments, **drawn)
         except PolicyError as error:
@@ -98,10 +102,9 @@ def test_a_context_that_the_endpoint_does_not_tell_may_be_set(policy_server):
 
 def test_whether_it_answers_is_known_though_every_turn_is_taken(policy_server, said):
     policy_server.after = 1.0
-    chosen = EndpointSettings(urls=(policy_server.url,), model="toy", concurrency=1)
 
     async def beside_a_slow_one() -> bool:
-        policy = EndpointPolicy(policy_server.tokenizer, chosen, DualSettings())
+        policy = policy_of(policy_server, concurrency=1)
         slow = asyncio.ensure_future(policy.generate(PROMPT))
         while not policy_server.asked:
             await asyncio.sleep(0.01)
@@ -133,10 +136,9 @@ def test_the_context_is_asked_for_once_and_again_only_after_a_failure(policy_ser
         return said(status=404) if path == "/v1/models" and len(models) == 1 else answer(path, body)
 
     policy_server.answer = counted
-    chosen = EndpointSettings(urls=(policy_server.url,), model="toy", retries=0)
 
     async def twice_three() -> list[str]:
-        policy = EndpointPolicy(policy_server.tokenizer, chosen, DualSettings())
+        policy = policy_of(policy_server)
         found: list[Any] = []
         for _ in range(2):
             found += await asyncio.gather(*(policy.generate(PROMPT) for _ in range(3)), return_exceptions=True)
@@ -153,15 +155,17 @@ JSON = st.recursive(
     max_leaves=10,
 )
 # Near misses: the right shape with anything in one place of it.
-NEAR = (
-    JSON
-    | JSON.map(lambda value: {"choices": value})
-    | JSON.map(lambda value: {"choices": [value]})
-    | JSON.map(lambda value: {"choices": [{"text": "", "token_ids": value, "prompt_logprobs": value}]})
-    | JSON.map(lambda value: {"choices": [{"text": "", "prompt_logprobs": [None, value]}]})
-    | JSON.map(lambda value: {"choices": [{"text": "", "prompt_logprobs": [None, {"5": {"logprob": value}}]}]})
-    | JSON.map(lambda value: {"choices": [{"message": value}]})
-    | JSON.map(lambda value: {"data": [{"id": "toy", "max_model_len": value}]})
+CHOICE = JSON | st.one_of(
+    JSON.map(lambda value: {"text": "", "token_ids": value, "prompt_logprobs": value}),
+    JSON.map(lambda value: {"text": "", "prompt_logprobs": [None, value]}),
+    JSON.map(lambda value: {"text": "", "prompt_logprobs": [None, {"5": {"logprob": value}}]}),
+    JSON.map(lambda value: {"message": value}),
+)
+NEAR = st.one_of(
+    JSON,
+    JSON.map(lambda value: {"choices": value}),
+    CHOICE.map(lambda choice: {"choices": [choice]}),
+    JSON.map(lambda value: {"data": [{"id": "toy", "max_model_len": value}]}),
 )
 
 

@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.parsing import MAX_CHARACTERS
 from cellduality_plugin.policies.addresses import (
@@ -69,15 +71,15 @@ class EndpointTeacher(Teacher):
         )
         # OpenAI's newer models refuse the old name, and not every other server knows the new one.
         limit = "max_completion_tokens" if of_openai else "max_tokens"
-        self._asked = {"model": model, limit: max_tokens, "seed": seed}
-        self._asked |= {} if temperature is None else {"temperature": temperature}
+        warmth = {} if temperature is None else {"temperature": temperature}
+        self._asked = {"model": model, limit: max_tokens, "seed": seed, **warmth}
         self._max_tokens, self._seed, self._variable = max_tokens, seed, api_key_env
         decisive = json.dumps([INSTRUCTIONS, self._asked], sort_keys=True)
         self.version = hashlib.sha256(decisive.encode()).hexdigest()[:12]
 
     def most(self, question: Question) -> Tokens:
         """Return the most tokens that one answer can take: no token is shorter than a byte."""
-        return Tokens(len(INSTRUCTIONS.encode()) + len(question.prompt.encode()) + 64, self._max_tokens)
+        return np.array([len((INSTRUCTIONS + question.prompt).encode()) + 64, self._max_tokens])
 
     def open(self, in_flight: int) -> None:
         self._addresses = Addresses(self._settings.model_copy(update={"concurrency": in_flight}))
@@ -100,18 +102,18 @@ class EndpointTeacher(Teacher):
 
     def _fatal(self, failure: RequestFailed) -> CellDualityError | None:
         """Return the error if it is one for every question."""
-        refused = "key-refused", "the key was refused", f"set {self._variable} to a key that may use this model"
-        no_model = f"no model {self._settings.model!r} or no such address"
-        code, what, hint = {
-            "http_401": refused,
-            "http_403": refused,
-            "http_404": ("no-model", no_model, "correct one or the other"),
-            "http_402": ("no-credit", "no credit left", "top it up, or use another key; then go on"),
-        }.get(failure.cause, ("", "", ""))
         if failure.wait > LONGEST_WAIT:
             what, hint = f"the endpoint asks to wait {failure.wait / 60:.0f} minutes", "run the same command then"
             code = "long-wait"
-        if not code:
+        elif failure.cause in ("http_401", "http_403"):
+            what, hint = "the key was refused", f"set {self._variable} to a key that may use this model"
+            code = "key-refused"
+        elif failure.cause == "http_404":
+            what, hint = f"no model {self._settings.model!r} or no such address", "correct one or the other"
+            code = "no-model"
+        elif failure.cause == "http_402":
+            what, hint, code = "no credit left", "top it up, or use another key; then go on", "no-credit"
+        else:
             return None
         what = f"{what} ({failure.cause}) {failure.detail}"
         return CellDualityError(what, code=code, where=f"teacher {self.name}", hint=hint)

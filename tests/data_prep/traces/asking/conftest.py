@@ -19,15 +19,11 @@ KEY = "sk-test-0123456789abcdef"
 ANSWER = "<think>CD79A ranks high.</think><answer>B cell</answer>"
 
 
-def question(number: int) -> Question:
-    """Return a question; its prompt holds its number."""
-    task = get_task("cell_type_annotation")
-    example = Example(task.name, f"toy/{number}", {"cell": ("A", "B")}, {"observed": ("A",)}, ("B",), "B cell")
-    return Question(task, "primal", example, 0, "B cell", f"question {number}")
-
-
 def questions(count: int) -> list[Question]:
-    return [question(number) for number in range(count)]
+    """Return questions whose prompts hold their number."""
+    task, parts = get_task("cell_type_annotation"), ({"cell": ("A", "B")}, {"observed": ("A",)}, ("B",), "B cell")
+    cells = (Example(task.name, f"toy/{number}", *parts) for number in range(count))
+    return [Question(task, "primal", cell, 0, "B cell", f"question {n}") for n, cell in enumerate(cells)]
 
 
 def body(text: Any = ANSWER, **changed: Any) -> bytes:
@@ -44,16 +40,12 @@ class Completed(Said):
     body: bytes = field(default_factory=body)
 
 
-def asked(server: Any) -> list[tuple[int, int]]:
-    """Return (number of the question, number of the candidate) of each request."""
-    return [(int(body["messages"][-1]["content"].split()[1]), body["seed"]) for body in server.asked]
-
-
 @pytest.fixture
 def server(policy_server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A chat server; who asks it has a key, and loses no time after a failure."""
     monkeypatch.setattr(addresses, "FIRST_REST", 0.01)
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     policy_server.usual = lambda *asked: Completed()
     return policy_server
 

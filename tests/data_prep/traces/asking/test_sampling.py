@@ -9,19 +9,19 @@ import time
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.data_prep.traces.filtering.planted import good, prepared, questions_in
-from typer.testing import CliRunner
 
-from cellduality_plugin import cli
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.policies.addresses import RequestFailed
 from data_prep.traces.asking.endpoint import EndpointTeacher
 from data_prep.traces.asking.sampling import SampleSettings, sample
-from data_prep.traces.candidates import Candidate, CandidateLog, Reply, Teacher, Tokens, prompt_hash, read_candidates
-from tests.data_prep.traces.asking.conftest import KEY, Completed, asked, body, question, questions
+from data_prep.traces.candidates import Candidate, CandidateLog, Reply, Teacher, prompt_hash, read_candidates
+from tests.commands.conftest import invoke
+from tests.data_prep.traces.asking.conftest import KEY, Completed, body, questions
+from tests.data_prep.traces.planted import good, prepared, questions_in
 from tests.refused import refused
 
 
@@ -46,11 +46,16 @@ def out(tmp_path):
 
 
 def run(some, teacher, out, **settings):
-    return sample(some, teacher, out, SampleSettings(**settings), show_progress=False)
+    return sample(some, teacher, out, SampleSettings(**settings))
 
 
 def kept(out):
     return [(int(line.key.split("/")[3].partition("#")[0]), line.candidate) for line in read_candidates(out)]
+
+
+def asked(server):
+    """Return (number of the question, number of the candidate) of each request."""
+    return [(int(body["messages"][-1]["content"].split()[1]), body["seed"]) for body in server.asked]
 
 
 def pairs(count, candidates):
@@ -70,7 +75,7 @@ def test_a_rule_is_asked_for_every_candidate_once_whole_questions_first(out):
     assert Counter(rule.asked).most_common(1)[0][1] == 1
     # Another version, or a question of other words, is asked anew.
     assert run(questions(2), Rule(version="another"), out, candidates=2).asked == 4
-    assert run([replace(question(0), prompt="question 99"), *questions(2)], rule, out, candidates=2).asked == 2
+    assert run([replace(questions(1)[0], prompt="question 99"), *questions(2)], rule, out, candidates=2).asked == 2
 
 
 def test_what_was_given_up_is_asked_by_the_next_run(out):
@@ -102,20 +107,17 @@ def test_a_wrong_key_ends_the_run_and_keeps_what_there_is(out, server, teacher):
 
 
 @pytest.mark.parametrize(
-    "budget", [{"budget_tokens": 20_000}, {"budget_usd": 0.05, "price_in": 2.0, "price_out": 10.0}]
+    ("limit", "prices", "budget"), [(20_000, (1e6, 1e6), "budget_tokens"), (0.05, (2.0, 10.0), "budget_usd")]
 )
-def test_no_run_passes_the_budget(out, server, teacher, budget):
-    summary = run(questions(400), teacher, out, candidates=1, concurrency=16, **budget)
+def test_no_run_passes_the_budget(out, server, teacher, limit, prices, budget):
+    how = {"candidates": 1, "price_in": prices[0], "price_out": prices[1], budget: limit}
+    summary = run(questions(400), teacher, out, concurrency=16, **how)
     assert summary.stopped_by == "budget"
     assert summary.asked == len(server.asked) == len(kept(out)) == 400 - summary.left
-    assert summary.tokens == Tokens(100 * summary.asked, 20 * summary.asked)
-    unused = teacher.most(question(0)) + Tokens(100, 20)
-    if "budget_tokens" in budget:
-        assert 20_000 - unused.total <= summary.tokens.total <= 20_000
-    else:
-        assert 0.05 - SampleSettings(price_in=2, price_out=10).cost(unused) <= summary.cost <= 0.05
-        assert summary.cost == pytest.approx(summary.asked * 0.0004)
-    again = run(questions(400), teacher, out, candidates=1, **budget)  # what was spent before counts
+    spent, unused, cost = np.array([100, 20]), teacher.most(questions(1)[0]), SampleSettings(**how).cost
+    assert cost(summary.tokens) == pytest.approx(summary.asked * cost(spent))
+    assert limit - cost(unused + spent) <= cost(summary.tokens) <= limit
+    again = run(questions(400), teacher, out, **how)  # what was spent before counts
     assert (again.asked, again.stopped_by) == (0, "budget")
 
 
@@ -128,17 +130,16 @@ from data_prep.traces.asking.endpoint import EndpointTeacher
 from data_prep.traces.asking.sampling import SampleSettings, sample
 from data_prep.traces.questions import Question
 
-{question}
+{questions}
 teacher = EndpointTeacher("toy", {url!r}, timeout=20)
-asked = [question(number) for number in range(100)]
-sample(asked, teacher, Path({out!r}), SampleSettings(candidates=2, concurrency=8))
+sample(questions(100), teacher, Path({out!r}), SampleSettings(candidates=2, concurrency=8))
 """
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_ended_half_way_and_resumed(out, server, how):
     server.usual = lambda *asked: Completed(after=0.02 if len(server.asked) <= 100 else 0.5)
-    text = PROGRAM.format(question=inspect.getsource(question), url=server.url, out=str(out))
+    text = PROGRAM.format(questions=inspect.getsource(questions), url=server.url, out=str(out))
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", text],
         stdout=subprocess.PIPE,
@@ -153,8 +154,7 @@ def test_ended_half_way_and_resumed(out, server, how):
     process.send_signal(how)
     printed, _ = process.communicate(timeout=10)
     assert process.returncode == -how
-    assert KEY not in printed
-    assert "never retrieved" not in printed
+    assert not any(text in printed for text in (KEY, "never retrieved"))
     assert how == signal.SIGKILL or f"kept in {out}; run it again to go on" in printed.replace("\n", "")
     time.sleep(0.6)  # what was in flight is answered to nobody
 
@@ -171,34 +171,26 @@ def test_ended_half_way_and_resumed(out, server, how):
 
 def test_from_the_command_line_to_rows(server, tmp_path):
     """An endpoint that fails is asked for each answer once, and what is right becomes rows."""
-    data = prepared(tmp_path, cells=3)
-    wanted = questions_in(data)
-    right = {question.prompt: good(question).text for question in wanted}
+    prepared(tmp_path, tasks=["cell_type_annotation"])
+    right = {question.prompt: good(question) for question in questions_in(tmp_path)}
 
-    def traces(*words: object) -> None:
-        CliRunner().invoke(cli.app, ["traces", *map(str, words)], catch_exceptions=False)
-
-    def usual(path, sent):
-        # every second candidate has no answer tag
-        text = "I would rather not say." if sent["seed"] % 2 else right[sent["messages"][-1]["content"]]
-        return Completed(body=body(text))
+    def usual(path, sent):  # every second candidate has no answer tag
+        return Completed(body=body("Oh." if sent["seed"] % 2 else right[sent["messages"][-1]["content"]]))
 
     server.usual = usual
     server.script = [Completed(429, b"{}", {"retry-after": "0"}), Completed(cut=True)]
+    flags = ("--data", tmp_path, "--teacher", "toy", "--base-url", server.url, "--candidates", 2, "--seed", 0)
     for _ in range(2):
-        flags = "--teacher", "toy", "--base-url", server.url, "--candidates", 2, "--seed", 0
-        traces("sample", "--data", data, *flags)
-        found = Counter((each.key, each.candidate) for each in read_candidates(data / "traces" / "candidates.jsonl"))
-        assert found == {(question.key, number): 1 for question in wanted for number in (0, 1)}
-        assert len(server.asked) == 2 * len(wanted) + 2  # and the faults once more
-
-    traces("filter", "--data", data)
-    rows = list(read_jsonl(data / "sft_traces.jsonl"))
-    assert Counter(row["output"] for row in rows) == Counter(right[question.prompt] for question in wanted)
+        invoke("traces", "sample", *flags)
+        assert len({*read_candidates(tmp_path / "traces/candidates.jsonl")}) == 2 * len(right)
+        assert len(server.asked) == 2 * len(right) + 2  # and the faults once more
+    invoke("traces", "filter", "--data", tmp_path)
+    rows = list(read_jsonl(tmp_path / "sft_traces.jsonl"))
+    assert Counter(row["output"] for row in rows) == Counter(right.values())
     assert {row["teacher"] for row in rows} == {"toy@127.0.0.1"}
-    reasons = Counter(row["reason"] for row in read_jsonl(data / "traces" / "rejected.jsonl"))
-    assert reasons == {"no_answer": len(wanted)}
-    assert not any(KEY in path.read_text(errors="replace") for path in data.rglob("*") if path.is_file())
+    reasons = Counter(row["reason"] for row in read_jsonl(tmp_path / "traces/rejected.jsonl"))
+    assert reasons == {"no_answer": len(right)}
+    assert not any(KEY in path.read_text(errors="replace") for path in tmp_path.rglob("*") if path.is_file())
 
 
 counts = st.integers(0, 2**40)
@@ -225,16 +217,15 @@ def test_what_is_written_is_read(tmp_path_factory, written):
 FIELDS = {"key": "k", "candidate": 0, "prompt": "p", "teacher": "t", "version": "v", "reply": {"text": "B"}}
 
 
-def test_any_other_malformed_line_is_an_error_and_so_is_a_missing_file(tmp_path):
+@pytest.mark.parametrize("bad", ["not json", "", [], {}, {**FIELDS, "reply": "B"}, {**FIELDS, "candidate": "0"}])
+def test_any_other_malformed_line_is_an_error_and_so_is_a_missing_file(bad, tmp_path):
     path = tmp_path / "c.jsonl"
     with refused("unreadable-file"):
         list(read_candidates(path))
-    for bad in ("not json", "", "[]", "{}", {**FIELDS, "reply": "B"}, {**FIELDS, "candidate": "0"}):
-        lines = json.dumps(FIELDS), bad if isinstance(bad, str) else json.dumps(bad), ""
-        path.write_text("\n".join(lines))
-        with refused("malformed") as error:
-            list(read_candidates(path))
-        assert error.value.where == f"{path}:2", bad
+    path.write_text("\n".join([json.dumps(FIELDS), bad if isinstance(bad, str) else json.dumps(bad), ""]))
+    with refused("malformed") as error:
+        list(read_candidates(path))
+    assert error.value.where == f"{path}:2"
 
 
 def test_lone_surrogates_become_text_that_any_reader_takes(tmp_path):
