@@ -135,21 +135,16 @@ def filter_candidates(
     wide_console().print(describe(summary))
 
 
-def show_statistics(
-    data: Data,
-    plot: Annotated[bool, Option("--plot/--no-plot", help="Also draw DATA/traces/stats.png.")] = True,
-) -> None:
+def show_statistics(data: Data) -> None:
     """Print how many candidates pass and why others do not, what thresholds would leave, and how long traces are.
 
     The settings are those of the last `traces filter`, or its defaults.
 
     Example: `cellduality traces stats --data data`
     """
-    from data_prep.traces.filtering import statistics
+    from data_prep.traces.filtering.statistics import last_settings, statistics, tables
 
-    settings = statistics.last_settings(data)
+    settings = last_settings(data)
     with Console(stderr=True).status("counting"):
-        found = statistics.statistics(data, Config.load(data / "cellduality.json").load_tasks(), settings)
-    wide_console().print(*statistics.tables(found, settings.filters.keep), sep="\n")
-    if plot:
-        print(statistics.plot(found, data / "traces" / "stats.png"))
+        found = statistics(data, Config.load(data / "cellduality.json").load_tasks(), settings)
+    wide_console().print(*tables(found, settings.filters.keep), sep="\n")
