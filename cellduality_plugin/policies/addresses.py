@@ -152,9 +152,12 @@ class Addresses:
         except (aiohttp.ClientError, OSError) as error:
             raise RequestFailed("refused", type(error).__name__) from None
         found = bytes(content.replace(key.encode(), b"***") if len(key) >= 8 else content)
-        if not response.ok:
-            raise refusal(response.status, response.headers, found)
-        return found
+        if response.ok:
+            return found
+        # With status 429, as if it passed.
+        status = 402 if b"insufficient_quota" in found else response.status
+        cause, passing = "http_5xx" if status >= 500 else f"http_{status}", status in _PASSING or status >= 500
+        raise RequestFailed(cause, error_message(found), wait=_seconds(response.headers), passing=passing)
 
     def _opened(self) -> aiohttp.ClientSession:
         import aiohttp
@@ -212,15 +215,6 @@ class LoopThread:
         self._loop.close()
 
 
-def refusal(status: int, headers: Mapping[str, str], body: bytes) -> RequestFailed:
-    """Return what a status other than success means."""
-    if b"insufficient_quota" in body:  # with status 429, as if it passed
-        status = 402
-    cause = "http_5xx" if status >= 500 else f"http_{status}"
-    passing = status in _PASSING or status >= 500
-    return RequestFailed(cause, error_message(body), wait=_seconds(headers.get("retry-after", "")), passing=passing)
-
-
 def read_json(body: bytes) -> dict[str, Any]:
     """Return the JSON object in a body; a PolicyError, ``"malformed"``, if it holds none."""
     try:
@@ -254,8 +248,9 @@ def error_message(body: bytes) -> str:
     return " ".join(said.split())[:200] if isinstance(said, str) else ""
 
 
-def _seconds(retry_after: str) -> float:
-    """Return the seconds to wait in a ``retry-after`` header, a number or a date; 0 for none."""
+def _seconds(headers: Mapping[str, str]) -> float:
+    """Return the seconds to wait in the header ``retry-after``, a number or a date; 0 for none."""
+    retry_after = headers.get("retry-after", "")
     try:
         wait = float(retry_after)
     except ValueError:

@@ -168,25 +168,20 @@ def _row(question: Question, verdict: Verdict, traces: bool) -> Row:
     return {**row, "trace_words": len(trace.split()), "prompt": prompt_hash(question.prompt)}
 
 
-def apportioned(counts: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, int]:
-    """Return how many rows of each ``"task/direction"`` to keep so that they stand in the proportion of ``shares``.
-
-    These are the largest numbers in that proportion, rounded; the group that is scarcest for its weight is kept whole.
-    Without shares all rows are kept. A CellDualityError is raised if every group weighs 0.
-    """
-    if not shares:
-        return dict(counts)
-    weights = {group: by_group(shares, group, 1.0) for group in counts}
-    scales = [counts[group] / weight for group, weight in weights.items() if weight > 0 and counts[group]]
-    if not scales:
-        hint = "give one a weight above 0"
-        raise CellDualityError("every group weighs 0", code="no-weight", where="--share", hint=hint)
-    return {group: min(counts[group], round(min(scales) * weight)) for group, weight in weights.items()}
-
-
 def chosen(groups: Sequence[str], shares: Mapping[str, float], rng: np.random.Generator) -> list[int]:
-    """Return the places of the rows to keep, shuffled; ``groups`` is the ``"task/direction"`` of each row."""
-    left = Counter(apportioned(Counter(groups), shares))
+    """Return the places of the rows to keep, shuffled; ``groups`` is the ``"task/direction"`` of each row.
+
+    They stand in the proportion of ``shares``, rounded, and are as many as that allows: of the group that is scarcest
+    for its weight all. Without shares all rows are kept. A CellDualityError is raised if every group weighs 0.
+    """
+    left = Counter(groups)
+    if shares:
+        weights = {group: by_group(shares, group, 1.0) for group in left}
+        scales = [left[group] / weight for group, weight in weights.items() if weight > 0]
+        if not scales:
+            hint = "give one a weight above 0"
+            raise CellDualityError("every group weighs 0", code="no-weight", where="--share", hint=hint)
+        left = Counter({group: min(left[group], round(min(scales) * weight)) for group, weight in weights.items()})
     places = []
     for place in rng.permutation(len(groups)).tolist():
         if left[groups[place]] > 0:

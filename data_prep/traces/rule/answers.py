@@ -13,7 +13,7 @@ from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.splits import shuffled
 from data_prep.traces.questions import Question
-from data_prep.traces.rule.markers import Markers, value_of
+from data_prep.traces.rule.markers import Markers
 
 PRESENT, ABSENT, SO = LABEL_WORDS = ("Present:", "Absent:", "So:")
 FOR, AND, HIGH = LIST_WORDS = ("For", "and", "high:")
@@ -134,7 +134,8 @@ class CellRule:
         self._cells = {cell.id: cell for cell in cells}
         self._markers, self._vocabulary = markers, vocabulary
         self._genes = frozenset(vocabulary.genes)
-        self._values = {pair for cell in cells for pair in (*cell.obs.items(), *cell.condition.items())}
+        self._known = {cell.id: {**cell.obs, **cell.condition} for cell in cells}
+        self._values = {pair for known in self._known.values() for pair in known.items()}
         self._columns = {column for column, _ in self._values}
         self._alike: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
 
@@ -151,7 +152,7 @@ class CellRule:
 
         genes: Sequence[str] = gold
         mistaken = candidate > 0 and rng.random() < min(0.15 + 0.2 * candidate, 0.75)
-        if own is None or not _is_of(own, condition) or mistaken:
+        if own is None or not condition.items() <= self._known[own.id].items() or mistaken:
             genes = self._another(condition, question.example.id, rng).genes
         elif candidate:
             genes = self._garbled(gold, min(candidate / 3, 1.0) * rng.uniform(0.4, 1.0), rng)
@@ -181,7 +182,9 @@ class CellRule:
         """Return another labelled cell of the condition; any other cell where there is none."""
         key = tuple(sorted(condition.items()))
         if key not in self._alike:
-            self._alike[key] = [cell for cell in self._cells.values() if _is_of(cell, condition)]
+            self._alike[key] = [
+                self._cells[i] for i, known in self._known.items() if condition.items() <= known.items()
+            ]
         for cells in (self._alike[key], list(self._cells.values())):
             others = [cell for cell in cells if cell.id != but]
             if others:
@@ -220,7 +223,3 @@ class CellRule:
         count = min(int(rng.integers(FEWEST, 7)), room, max(len(listed) // 2, FEWEST))
         chosen = set(shuffled(pool, rng)[:count])
         return f"{opening} {sentence([gene for gene in pool if gene in chosen])}"
-
-
-def _is_of(cell: Cell, condition: Mapping[str, str]) -> bool:
-    return all(value_of(cell, column) == value for column, value in condition.items())
