@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,25 +74,19 @@ class LabelRule:
         room = MAX_WORDS - len(LABEL_WORDS) - len(label.split())
         n_present, n_absent = int(rng.integers(4, 7)), int(rng.integers(1, 4))
 
-        def merits(weights: NDArray[np.float64], genes: Sequence[str]) -> list[tuple[str, float]]:
-            """Return (gene, what speaks for the suspect, and for it rather than for the rival)."""
+        def merits(weights: NDArray[np.float64], genes: Sequence[str], factors: Iterable[float]) -> dict[str, float]:
+            """Return by gene what speaks for the suspect, and for it rather than for the rival."""
             at = weights[:, self._places(genes)]
-            return list(zip(genes, (2 * at[suspect] - at[rival]).tolist(), strict=True))
+            return dict(zip(genes, ((2 * at[suspect] - at[rival]) * [*factors]).tolist(), strict=True))
 
         # A marker counts half as much again; what the untreated cell shows too says half as much about what was done.
         marking = {gene for gene, _ in markers.present[label]}
-        merit = {
-            gene: value * (1.5 if gene in marking else 1) / (2 if gene in control else 1)
-            for gene, value in merits(markers.if_present, genes)
-        }
-        present = _cited(merit, min(n_present, max(room - 1, 1)), rng)
+        factors = ((1.5 if gene in marking else 1.0) / (2 if gene in control else 1) for gene in genes)
+        present = _cited(merits(markers.if_present, genes, factors), min(n_present, max(room - 1, 1)), rng)
         # Of the markers of other labels that are not shown, half for what was never there.
         missing = [gene for gene, _ in markers.absent[label] if gene not in shown]
-        merit = {
-            gene: value / (2 if control and gene not in control else 1)
-            for gene, value in merits(markers.if_absent, missing)
-        }
-        absent = _cited(merit, min(n_absent, room - len(present)), rng)
+        factors = (0.5 if control and gene not in control else 1.0 for gene in missing)
+        absent = _cited(merits(markers.if_absent, missing, factors), min(n_absent, room - len(present)), rng)
         # The label for which the genes cited speak most; among equals the suspect.
         score = markers.if_present[:, self._places(present)].sum(axis=1)
         score = score + markers.if_absent[:, self._places(absent)].sum(axis=1)
@@ -180,14 +174,11 @@ class CellRule:
 
     def _another(self, condition: Mapping[str, str], but: str, rng: np.random.Generator) -> Cell:
         """Return another labelled cell of the condition; any other cell where there is none."""
-        key = tuple(sorted(condition.items()))
+        key, wanted = tuple(sorted(condition.items())), condition.items()
         if key not in self._alike:
-            self._alike[key] = [
-                self._cells[i] for i, known in self._known.items() if condition.items() <= known.items()
-            ]
-        for cells in (self._alike[key], list(self._cells.values())):
-            others = [cell for cell in cells if cell.id != but]
-            if others:
+            self._alike[key] = [self._cells[i] for i, known in self._known.items() if wanted <= known.items()]
+        for cells in (self._alike[key], self._cells.values()):
+            if others := [cell for cell in cells if cell.id != but]:
                 return others[rng.integers(len(others))]
         return next(iter(self._cells.values()))
 
