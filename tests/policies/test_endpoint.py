@@ -60,11 +60,15 @@ def test_tags_that_are_special_tokens_stay_and_what_ends_a_sequence_goes(policy_
     assert ask(policy_server, "generate", PROMPT).split() == ["<answer>", "CD19+", "B", "</answer>"]
 
 
-def test_a_draw_may_have_a_seed_and_a_temperature_of_its_own(policy_server):
-    for kind in ("vllm", "chat"):
-        ask(policy_server, "generate", PROMPT, kind=kind, seed=3, temperature=0.5)
-        ask(policy_server, "generate", PROMPT, kind=kind)
-    assert [(body.get("seed"), body["temperature"]) for body in policy_server.asked] == [(3, 0.5), (None, 0.0)] * 2
+@pytest.mark.parametrize("kind", ["vllm", "chat"])
+def test_a_draw_may_have_a_seed_and_a_temperature_of_its_own(kind, policy_server):
+    policy_server.text = "<answer> LYZ </answer>"
+    assert ask(policy_server, "generate", PROMPT, kind=kind, seed=3, temperature=0.5) == policy_server.text
+    ask(policy_server, "generate", PROMPT, kind=kind, dual=DualSettings(max_new_tokens=9))
+    assert [(body.get("seed"), body["temperature"]) for body in policy_server.asked] == [(3, 0.5), (None, 0.0)]
+    messages = [{"role": "user", "content": PROMPT}]
+    asked = {"model": "toy", "messages": messages, "temperature": 0.0, "max_tokens": 9}
+    assert kind == "vllm" or policy_server.asked[1] == asked
 
 
 def test_log_probs_are_those_of_the_response_after_what_is_given(policy_server):
@@ -121,13 +125,6 @@ def test_whether_it_answers_is_known_though_every_turn_is_taken(policy_server, s
     assert ask(policy_server, "check") == "refused"
 
 
-def test_a_chat_endpoint_is_sent_a_message(policy_server):
-    policy_server.text, dual = "<answer>LYZ</answer>", DualSettings(max_new_tokens=9)
-    assert ask(policy_server, "generate", PROMPT, dual=dual, kind="chat") == policy_server.text
-    messages = [{"role": "user", "content": PROMPT}]
-    assert policy_server.asked == [{"model": "toy", "messages": messages, "temperature": 0.0, "max_tokens": 9}]
-
-
 def test_the_context_is_asked_for_once_and_again_only_after_a_failure(policy_server, said):
     answer, models = policy_server.answer, []
 
@@ -169,7 +166,7 @@ NEAR = st.one_of(
 )
 
 
-def cause_or(read: Callable[..., Any], *arguments: Any) -> Any:
+def found(read: Callable[..., Any], *arguments: Any) -> Any:
     """Return what is read, or an exclamation mark and the cause of why nothing is."""
     try:
         return read(*arguments)
@@ -179,33 +176,31 @@ def cause_or(read: Callable[..., Any], *arguments: Any) -> Any:
 
 @given(st.binary(max_size=40) | NEAR.map(lambda value: json.dumps(value).encode()))
 def test_any_body_is_read_or_refused(body):
-    found = cause_or(read_text, body)
-    if found != "!malformed":
-        text, tokens = found
+    if (read := found(read_text, body)) != "!malformed":
+        text, tokens = read
         assert isinstance(text, str)
         assert tokens is None or all(type(token) is int and token >= 0 for token in tokens)
-    found = cause_or(read_log_probs, body, [4, 5], 1)
-    if found not in ("!malformed", "!no_log_probs", "!not_a_number"):
-        assert found[0] == -math.inf or math.isfinite(found[0])
-    assert isinstance(cause_or(read_chat, body), str)
-    length = cause_or(read_context, body, "toy")
+    if (read := found(read_log_probs, body, [4, 5], 1)) not in ("!malformed", "!no_log_probs", "!not_a_number"):
+        assert read[0] == -math.inf or math.isfinite(read[0])
+    assert isinstance(found(read_chat, body), str)
+    length = found(read_context, body, "toy")
     assert length in (None, "!malformed", "!no_such_model") or length > 0
 
 
 @pytest.mark.parametrize(
-    ("read", "body", "expected"),
+    ("number", "expected"),
     [
-        *((read_log_probs, number, "!not_a_number") for number in ("NaN", "Infinity", "0.5", "1" + "0" * 400)),
-        *((read_log_probs, number, "!malformed") for number in ("true", '"-1"', "null")),
-        (read_log_probs, "-9999.0", [-math.inf]),
-        (read_text, b'{"choices": [{"text": "LYZ"}]}', ("LYZ", None)),  # an endpoint without token ids is believed
-        *((read_text, body, "!malformed") for body in (b'{"choices": [{"text": "\xff\xfe"}]}', b"[" * 100_000, b"")),
+        *((number, "!not_a_number") for number in (b"NaN", b"Infinity", b"0.5", b"1" + b"0" * 400)),
+        *((number, "!malformed") for number in (b"true", b'"-1"', b"null")),
+        (b"-9999.0", [-math.inf]),
     ],
 )
-def test_what_is_read_and_what_is_not(read, body, expected):
-    if read is read_text:
-        assert cause_or(read, body) == expected
-        return
-    content = b'{"choices": [{"text": "", "prompt_logprobs": [null, {"5": {"logprob": %s}}]}]}' % body.encode()
-    assert cause_or(read, content, [4, 5], 1) == expected
-    assert cause_or(read, content, [4, 6], 1) == "!malformed", "of another token than the one sent"
+def test_a_log_prob_is_a_number_that_a_probability_has_of_the_token_that_was_sent(number, expected):
+    body = b'{"choices": [{"text": "", "prompt_logprobs": [null, {"5": {"logprob": %s}}]}]}' % number
+    assert [found(read_log_probs, body, [4, token], 1) for token in (5, 6)] == [expected, "!malformed"]
+
+
+def test_a_text_without_token_ids_is_believed_and_what_is_no_text_is_not():
+    assert read_text(b'{"choices": [{"text": "LYZ"}]}') == ("LYZ", None)
+    for body in (b'{"choices": [{"text": "\xff\xfe"}]}', b"[" * 100_000, b""):
+        assert found(read_text, body) == "!malformed"
