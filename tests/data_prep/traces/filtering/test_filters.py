@@ -20,16 +20,7 @@ from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS, REJECTED,
 from data_prep.traces.filtering.filters import FilterSettings, Reason, Verdict, ill_posed, judge, judge_all, leak
 from data_prep.traces.questions import Question
 from tests.data_prep.traces import planted
-from tests.data_prep.traces.planted import (
-    GENES,
-    TRACE,
-    VOCABULARY,
-    bad_replies,
-    candidate,
-    good,
-    questions_in,
-    wrong_reply,
-)
+from tests.data_prep.traces.planted import GENES, TRACE, VOCABULARY, bad_replies, candidate, good, wrong_reply
 
 SETTINGS = FilterSettings()
 OF_INSTANCES = {"unanswerable", "not_unique", "no_primal"}
@@ -39,9 +30,8 @@ GROUPS = [f"{task}/{direction}" for task in sorted(TASKS) for direction in ("pri
 @pytest.fixture(scope="module")
 def questions(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Question]:
     """One question by group."""
-    return {
-        question.group: question for question in questions_in(planted.prepared(tmp_path_factory.mktemp("one"), cells=1))
-    }
+    folder = planted.prepared(tmp_path_factory.mktemp("one"), cells=1)
+    return {question.group: question for question in planted.questions_in(folder)}
 
 
 @pytest.fixture(params=GROUPS)
@@ -202,7 +192,7 @@ def test_duals_are_asked_about_each_different_answer_once(make):
 
 def test_curation_rejects_what_is_not_well_posed_and_does_not_fill_it(tmp_path: Path):
     folder = planted.prepared(tmp_path)
-    asked = [question for question in questions_in(folder) if question.direction == "primal"]
+    asked = [question for question in planted.questions_in(folder) if question.direction == "primal"]
     planted.write_candidates(folder, [candidate(question, 0, good(question)) for question in asked])
     primal = [question for question in asked if question.pair.name == "cell_type_annotation"]
     planted.write_candidates(folder, [candidate(q, 1, wrong_reply(q)) for q in primal])
