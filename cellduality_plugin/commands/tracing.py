@@ -13,7 +13,6 @@ from cellduality_plugin.errors import CellDualityError
 
 if TYPE_CHECKING:
     from data_prep.traces.asking.sampling import SampleSettings, SampleSummary
-    from data_prep.traces.candidates import Teacher
 
 
 def sample_candidates(
@@ -58,9 +57,8 @@ def sample_candidates(
     how = {"candidates": candidates, "concurrency": concurrency, "budget_tokens": budget_tokens}
     settings = SampleSettings.read({**how, "budget_usd": budget_usd, "price_in": price_in, "price_out": price_out})
     model: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens, "api_key_env": api_key_env}
-    who: Teacher = (
-        read_rule_teacher(data, seed) if teacher == "rule" else EndpointTeacher(teacher, base_url, seed=seed, **model)
-    )
+    rule = read_rule_teacher(data, seed) if teacher == "rule" else None
+    who = rule or EndpointTeacher(teacher, base_url, seed=seed, **model)
     questions = some_questions(data / QUESTIONS, tasks, limit, np.random.default_rng(seed))
     did = sample(questions, who, data / CANDIDATES, settings)
     _print_summary(did, who.name, settings)

@@ -52,13 +52,10 @@ class VllmDecoder:
         fitting: dict[int, tuple[Any, Any]] = {}
         for place, request in enumerate(requests):
             tokens = render(self._served.tokenizer, request.prompt)
-            if (room := self._served.limit - len(tokens)) > 0:
-                sampling = vllm.SamplingParams(
-                    temperature=request.temperature,
-                    seed=request.seed,
-                    max_tokens=min(self._max_new_tokens, room),
-                    skip_special_tokens=False,  # as in training: tags may be special tokens
-                )
+            if (room := min(self._max_new_tokens, self._served.limit - len(tokens))) > 0:
+                how = {"temperature": request.temperature, "seed": request.seed, "max_tokens": room}
+                # As in training: tags may be special tokens.
+                sampling = vllm.SamplingParams(**how, skip_special_tokens=False)
                 fitting[place] = vllm.TokensPrompt(prompt_token_ids=tokens), sampling
         if fitting:
             # What the engine remembers of earlier prompts changes how later ones are computed, hence rounded.
@@ -100,12 +97,9 @@ def served_model(model: Path, settings: EngineSettings, *, seed: int = 0) -> Ite
         raise CellDualityError(f"cannot import {error.name}", code="not-installed", hint=hint) from error
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CellDualityError(
-            f"vLLM cannot serve the checkpoint: {reason[0]:.200}",
-            code="not-servable",
-            where=str(model),
-            hint="read the engine's log above; correct the folder, or lower max_model_len if memory is short",
-        ) from error
+        what = f"vLLM cannot serve the checkpoint: {reason[0]:.200}"
+        hint = "read the engine's log above; correct the folder, or lower max_model_len if memory is short"
+        raise CellDualityError(what, code="not-servable", where=str(model), hint=hint) from error
     try:
         yield served
     finally:

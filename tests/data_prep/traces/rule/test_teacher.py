@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections import Counter
 from dataclasses import replace
 
@@ -65,13 +66,9 @@ def check_form(question: Question, text: str, vocabulary: Vocabulary = VOCABULAR
 
 def cited(trace: str) -> dict[str, list[str]]:
     """Return the genes of a trace by the word they stand behind."""
-    found: dict[str, list[str]] = {}
-    head = ""
-    for word in trace.split():
-        head = word if word in (*LABEL_WORDS, *LIST_WORDS) else head
-        if word in GENES:
-            found.setdefault(head, []).append(word)
-    return found
+    _, *parts = re.split(rf"({'|'.join((*LABEL_WORDS, *LIST_WORDS))}) ", f"{trace} ")
+    parted = zip(parts[::2], parts[1::2], strict=True)
+    return {head: [word for word in words.split() if word in GENES] for head, words in parted}
 
 
 @pytest.mark.parametrize("group", [f"{name}/{direction}" for name in sorted(TASKS) for direction in ("primal", "dual")])
