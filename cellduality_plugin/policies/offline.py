@@ -6,6 +6,7 @@ import contextlib
 import functools
 import gc
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from cellduality_plugin.chat import decode, render
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.hub import read_tokenizer
-from cellduality_plugin.policies.sharded import Decoder, Request, card_groups, sharded_decoder
+from cellduality_plugin.policies.sharded import CARDS, Decoder, Request, sharded_decoder
 
 
 @dataclass(frozen=True)
@@ -71,9 +72,26 @@ class VllmDecoder:
 def vllm_decoder(model: Path, settings: EngineSettings, *, seed: int = 0) -> Iterator[Decoder]:
     """Open a decoder over ``model``, on all cards that are visible; see :func:`served_model`."""
     check_checkpoint(model)
-    one, groups = functools.partial(_one_decoder, model, settings, seed), card_groups(settings.tensor_parallel_size)
+    one, groups = functools.partial(_one_decoder, model, settings, seed), several_cards(settings)
     with sharded_decoder(one, groups) if groups else one() as decoder:
         yield decoder
+
+
+def several_cards(settings: EngineSettings) -> list[str]:
+    """Return the cards of each engine, as CUDA_VISIBLE_DEVICES names them; none where there is a single engine.
+
+    What is left over stays idle.
+    """
+    try:
+        from vllm.platforms import current_platform
+    except ImportError:  # which is said where an engine is opened
+        return []
+    if not current_platform.is_cuda_alike():
+        return []
+    count, each = current_platform.device_count(), settings.tensor_parallel_size
+    cards = [card for card in os.environ.get(CARDS, "").split(",") if card] or [str(card) for card in range(count)]
+    groups = [",".join(cards[first : first + each]) for first in range(0, len(cards) - each + 1, each)]
+    return groups if len(groups) > 1 else []
 
 
 @contextlib.contextmanager

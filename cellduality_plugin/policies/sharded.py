@@ -20,7 +20,7 @@ Client = TypeVar("Client")
 Opener: TypeAlias = Callable[[], AbstractContextManager[Any]]  # which can be pickled
 Serve: TypeAlias = Callable[[Connection, Any], None]  # over a pipe, what was opened
 
-_CARDS = "CUDA_VISIBLE_DEVICES"
+CARDS = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
@@ -38,23 +38,6 @@ class Decoder(Protocol):
     def generate(self, requests: Sequence[Request], title: str) -> list[str | None]:
         """Return one response a request, in order; None where the prompt leaves no room for one."""
         ...
-
-
-def card_groups(each: int) -> list[str]:
-    """Return the cards of each engine, ``each`` of them, as CUDA_VISIBLE_DEVICES names them; none for a single engine.
-
-    What is left over stays idle.
-    """
-    try:
-        from vllm.platforms import current_platform
-    except ImportError:  # which is said where an engine is opened
-        return []
-    if not current_platform.is_cuda_alike():
-        return []
-    count = current_platform.device_count()
-    cards = [card for card in os.environ.get(_CARDS, "").split(",") if card] or [str(card) for card in range(count)]
-    groups = [",".join(cards[first : first + each]) for first in range(0, len(cards) - each + 1, each)]
-    return groups if len(groups) > 1 else []
 
 
 def sharded_decoder(opener: Opener, groups: Sequence[str]) -> AbstractContextManager[Decoder]:
@@ -99,7 +82,7 @@ def _sharded(
 
 def _work(pipe: Connection, cards: str, opener: Opener, serve: Serve) -> None:
     """Say that it is open, and serve; an error is sent, too."""
-    os.environ[_CARDS] = cards
+    os.environ[CARDS] = cards
     try:
         with opener() as served:
             pipe.send(True)

@@ -11,8 +11,8 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from cellduality_plugin.policies.local import LocalModel
-from cellduality_plugin.policies.offline import EngineSettings, vllm_decoder
-from cellduality_plugin.policies.sharded import Request, card_groups, sharded_decoder, sharded_engine
+from cellduality_plugin.policies.offline import EngineSettings, several_cards, vllm_decoder
+from cellduality_plugin.policies.sharded import Request, sharded_decoder, sharded_engine
 from tests.refused import refused
 
 
@@ -77,7 +77,7 @@ def test_engines_have_the_cards_that_are_visible(each, visible, groups, monkeypa
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(platforms.current_platform, "is_cuda_alike", lambda: True)
     monkeypatch.setattr(type(platforms.current_platform), "device_count", lambda *_: 5, raising=False)
-    assert card_groups(each) == groups
+    assert several_cards(EngineSettings(tensor_parallel_size=each)) == groups
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,9 @@ from cellduality_plugin.hub import read_tokenizer
 from cellduality_plugin.policies.base import Policy, PolicyError, Question, QuestionPolicy
 from cellduality_plugin.policies.endpoint import served_policies
 from cellduality_plugin.policies.local import LocalModel, LocalPolicy
-from cellduality_plugin.policies.offline import EngineSettings, Served, context_length, served_model
+from cellduality_plugin.policies.offline import EngineSettings, Served, context_length, served_model, several_cards
 from cellduality_plugin.policies.settings import DualSettings, is_address
-from cellduality_plugin.policies.sharded import card_groups, sharded_engine
+from cellduality_plugin.policies.sharded import sharded_engine
 from cellduality_plugin.policies.tokens import EnginePolicy
 
 COSTS = ("requests", "prefilled", "decoded", "seconds")
@@ -73,7 +73,7 @@ def checkpoint_players(
     opener = partial(served_model, model, settings, seed=seed)
     with contextlib.ExitStack() as stack:
         engine: Any
-        if groups := card_groups(settings.tensor_parallel_size):
+        if groups := several_cards(settings):
             engine = stack.enter_context(sharded_engine(opener, groups))
             tokenizer, limit = read_tokenizer(str(model), settings.chat_template), context_length(model, settings)
         else:
