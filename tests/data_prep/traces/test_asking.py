@@ -1,26 +1,164 @@
+"""A real chat server on loopback does what a test scripts; below HTTP see tests/policies/test_addresses.py."""
+
 from __future__ import annotations
 
+import asyncio
 import json
 import signal
 import subprocess
 import sys
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
+from cellduality_plugin.parsing import MAX_CHARACTERS
+from cellduality_plugin.policies import addresses
 from cellduality_plugin.policies.addresses import RequestFailed
+from cellduality_plugin.tasks import get_task
+from data_prep.traces.asking.endpoint import INSTRUCTIONS, EndpointTeacher
 from data_prep.traces.asking.sampling import SampleSettings, sample
 from data_prep.traces.candidates import Candidate, CandidateLog, Reply, Teacher, prompt_hash, read_candidates
+from data_prep.traces.questions import Question
 from tests.commands.conftest import invoke
-from tests.data_prep.traces.asking.conftest import KEY, Completed, body, questions
 from tests.data_prep.traces.planted import good, prepared, questions_in
 from tests.refused import refused
+from tests.scripted_server import Said
+
+KEY = "sk-test-0123456789abcdef"
+ANSWER = "<think>CD79A ranks high.</think><answer>B cell</answer>"
+
+
+def questions(count: int) -> list[Question]:
+    """Return questions whose prompts hold their number."""
+    task, parts = get_task("cell_type_annotation"), ({"cell": ("A", "B")}, {"observed": ("A",)}, ("B",), "B cell")
+    cells = (Example(task.name, f"toy/{number}", *parts) for number in range(count))
+    return [Question(task, "primal", cell, 0, "B cell", f"question {n}") for n, cell in enumerate(cells)]
+
+
+def body(text: Any = ANSWER, **changed: Any) -> bytes:
+    """Return the body of a chat completion."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 100, "completion_tokens": 20}
+    return json.dumps({"id": "1", "choices": [choice], "usage": usage, **changed}).encode()
+
+
+@dataclass
+class Completed(Said):
+    """A response; by default a completion."""
+
+    body: bytes = field(default_factory=body)
+
+
+@pytest.fixture
+def server(policy_server: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A chat server; who asks it has a key, and loses no time after a failure."""
+    monkeypatch.setattr(addresses, "FIRST_REST", 0.01)
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    policy_server.usual = lambda *asked: Completed()
+    return policy_server
+
+
+@pytest.fixture
+def teacher(server: Any) -> EndpointTeacher:
+    return EndpointTeacher("toy", server.url, timeout=2.0)
+
+
+[QUESTION] = questions(1)
+ESTIMATED = (len(INSTRUCTIONS) + len("question 0")) // 3 + len(ANSWER) // 3
+
+
+def ask(teacher, number=0):
+    """Return the reply to a candidate of one question."""
+
+    async def one():
+        teacher.open(8)
+        try:
+            return await teacher.answer(QUESTION, number)
+        finally:
+            await teacher.close()
+
+    return asyncio.run(one())
+
+
+def test_a_reply_and_what_was_asked_for_it(server, teacher):
+    reply = ask(teacher, 3)
+    assert (reply.text, reply.prompt_tokens, reply.completion_tokens, reply.finish) == (ANSWER, 100, 20, "stop")
+    messages = [{"role": "system", "content": INSTRUCTIONS}, {"role": "user", "content": "question 0"}]
+    assert server.asked == [{"model": "toy", "max_tokens": 1024, "seed": 3, "temperature": 1.0, "messages": messages}]
+    assert teacher.name == "toy@127.0.0.1"
+
+
+def test_a_body_that_is_no_completion_is_asked_for_again(server, teacher):
+    malformed = b'{"choices": [{"mess', b'{"error": {"message": "overloaded"}}', b"[" * 100_000, b"\xff\xfe<html>"
+    server.script = [Completed(body=content) for content in malformed]
+    assert ask(teacher).text == ANSWER
+    assert len(server.asked) == 5
+
+
+@pytest.mark.parametrize(
+    ("status", "content", "headers", "code"),
+    [
+        (401, '{"error": {"message": "bad key"}}', {}, "key-refused"),
+        (403, "{}", {}, "key-refused"),
+        (404, '{"error": {"message": "The model does not exist"}}', {}, "no-model"),
+        (402, "{}", {}, "no-credit"),
+        (429, '{"error": {"message": "quota", "code": "insufficient_quota"}}', {}, "no-credit"),
+        (429, "{}", {"Retry-After": "3600"}, "long-wait"),
+    ],
+)
+def test_what_no_question_would_survive_ends_the_run(server, teacher, status, content, headers, code):
+    server.usual = lambda *asked: Completed(status, content.encode(), headers=headers)
+    with refused(code):
+        ask(teacher)
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "text", "finish", "tokens"),
+    [
+        ({"choices": []}, "", "", 120),
+        ({"choices": [None]}, "", "", 120),
+        ({"choices": [{"message": {"content": None}, "finish_reason": "content_filter"}]}, "", "content_filter", 120),
+        ({"choices": [{"message": {"content": "CD79A"}, "finish_reason": None}]}, "CD79A", "", 120),
+        ({"choices": [{"message": {"content": [{"type": "text", "text": ANSWER}]}}]}, ANSWER, "", 120),
+        ({"choices": [{"message": {"content": "B", "reasoning_content": "A."}}]}, "<think>A.</think>B", "", 120),
+        ({"choices": [{"message": {"content": "x" * 70_000}}]}, "x" * (MAX_CHARACTERS + 1), "", 120),
+        ({"usage": None}, ANSWER, "stop", ESTIMATED),
+        ({"usage": {"prompt_tokens": -1, "completion_tokens": "many"}}, ANSWER, "stop", ESTIMATED),
+    ],
+)
+def test_odd_completions_are_replies(server, teacher, changed, text, finish, tokens):
+    server.script = [Completed(body=body(**changed))]
+    reply = ask(teacher)
+    assert (reply.text, reply.finish, reply.tokens.sum()) == (text, finish, tokens)
+    assert len(server.asked) == 1
+
+
+def test_keys_and_addresses(monkeypatch, server):
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with refused("no-key"):
+        EndpointTeacher("gpt-4o")
+    with refused("no-address"):
+        EndpointTeacher("gpt-4o", "localhost:8000")
+    assert ask(EndpointTeacher("toy", server.url + "/")).text == ANSWER  # a server of one's own needs no key
+
+
+def test_the_version_names_what_decides_the_answer(server):
+    own = {"base_url": server.url}
+    changes = [{}, {"temperature": 0.5}, {"temperature": None}, {"max_tokens": 5}, {"seed": 1}, own]
+    versions = [EndpointTeacher("gpt-4o", **changed).version for changed in changes]
+    assert len(set(versions)) == len(changes)
+    again = EndpointTeacher("gpt-4o", retries=1, timeout=3).version
+    assert again == versions[0] == "ef018c3f7179", "candidates of earlier runs would be asked for again"
 
 
 class Rule(Teacher):
