@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Generator, Iterable, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -91,9 +91,8 @@ class _Run:
         self.done, self.spent = log.done(teacher)
         # An answer is counted at the most it can cost until it is there, so that the sum never passes the budget;
         # towards its end fewer requests are in flight at a time.
-        self.reserved, self.in_flight, self.settled = NO_TOKENS, 0, asyncio.Event()
-        self.did, self.in_a_row, self.ended = SampleSummary(), 0, False
-        self.wanted = self._wanted()
+        self.reserved, self.settled = NO_TOKENS, asyncio.Event()
+        self.did, self.in_a_row, self.wanted = SampleSummary(), 0, self._wanted()
 
     async def all(self) -> None:
         """Ask all there is to ask."""
@@ -106,7 +105,7 @@ class _Run:
             try:
                 _, others = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
                 if others:
-                    self.ended = True
+                    self.wanted.close()
                     await asyncio.wait(others, timeout=GRACE)
             finally:
                 for task in tasks:
@@ -139,21 +138,21 @@ class _Run:
                 if self.in_a_row >= self.settings.patience:
                     did.stopped_by = did.stopped_by or "faults"
             finally:
-                self.reserved, self.in_flight = self.reserved - most, self.in_flight - 1
+                self.reserved = self.reserved - most
                 self.settled.set()
             await asyncio.sleep(0)  # a rule never waits for anything, and would let nobody else run
 
     async def _reserve(self, most: Tokens) -> bool:
         """Wait until an answer that costs ``most`` fits the budget; False if it never will."""
         while not self.settings.allows(self.spent + self.reserved + most):
-            if not self.in_flight:
+            if not self.reserved.any():  # nothing is in flight
                 return False
             self.settled.clear()
             await self.settled.wait()
-        self.reserved, self.in_flight = self.reserved + most, self.in_flight + 1
+        self.reserved = self.reserved + most
         return True
 
-    def _wanted(self) -> Iterator[tuple[Question, str, int]]:
+    def _wanted(self) -> Generator[tuple[Question, str, int], None, None]:
         """Yield what is not there yet as (question, hash of its prompt, number), shared by all who ask."""
         for question in self.questions:
             prompt = prompt_hash(question.prompt)
@@ -166,8 +165,6 @@ class _Run:
                 else:
                     self.done.add(name)
                     yield question, prompt, number
-                if self.ended:
-                    return
 
     async def _tick(self, bar: Any) -> None:
         """Show the state of the run, and have the disk keep it, until cancelled."""
