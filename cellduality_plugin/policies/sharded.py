@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -132,7 +133,7 @@ class ShardedEngine:
 
     def __init__(self, pipes: Sequence[Connection]) -> None:
         self._pipes, self._numbers = pipes, itertools.count()
-        self._waiting: dict[str, asyncio.Future[Any]] = {}
+        self._waiting: dict[str, Future[Any]] = {}
         self._failure: Exception | None = None
         for pipe in pipes:  # answers are taken while requests are sent, or both sides could wait for room in the pipe
             threading.Thread(target=self._listen, args=(pipe,), daemon=True).start()
@@ -143,13 +144,13 @@ class ShardedEngine:
 
         params.output_kind = RequestOutputKind.FINAL_ONLY
         number = next(self._numbers)
-        self._waiting[str(number)] = waiting = asyncio.get_running_loop().create_future()
+        self._waiting[str(number)] = waiting = Future[Any]()
         try:
             if self._failure:
                 raise self._failure
             with contextlib.suppress(OSError):  # it has ended, which its listener finds
                 self._pipes[number % len(self._pipes)].send((str(number), tokens, params))
-            return await waiting
+            return await asyncio.wrap_future(waiting)
         finally:
             del self._waiting[str(number)]
 
@@ -165,18 +166,13 @@ class ShardedEngine:
                 _settle(waiting, error)
 
 
-def _settle(waiting: asyncio.Future[Any], output: Any) -> None:
-    """Give a future its result, or its exception, from another thread; nothing if its caller has given up."""
-
-    def settle() -> None:
-        if not waiting.done():
-            if isinstance(output, Exception):
-                waiting.set_exception(output)
-            else:
-                waiting.set_result(output)
-
-    with contextlib.suppress(RuntimeError):  # its loop is closed
-        waiting.get_loop().call_soon_threadsafe(settle)
+def _settle(waiting: Future[Any], output: Any) -> None:
+    """Give a future its result, or its exception."""
+    with contextlib.suppress(InvalidStateError):  # its caller has given up, or was told of a failure
+        if isinstance(output, Exception):
+            waiting.set_exception(output)
+        else:
+            waiting.set_result(output)
 
 
 def _serve_requests(pipe: Connection, served: Any) -> None:
