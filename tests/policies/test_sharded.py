@@ -47,7 +47,7 @@ def test_requests_go_to_engines_in_turn_and_each_gets_its_own_answer(named):
 
         async def ask(*prompts):
             waiting = (engine.generate(prompt, SimpleNamespace()) for prompt in prompts)
-            return await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 60)
+            return await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 300)
 
         async def given_up():
             first, second = (asyncio.ensure_future(engine.generate([number], SimpleNamespace())) for number in (6, 7))
