@@ -9,6 +9,13 @@ from types import SimpleNamespace
 from cellduality_plugin.errors import CellDualityError
 
 
+class Params:
+    """Forgets what is set: to read vLLM's names, a process would import vLLM."""
+
+    def __setattr__(self, name, value):
+        pass
+
+
 class Named:
     """A decoder, and an engine that finishes the request that came last first, one a step.
 

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import importlib
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 
@@ -46,11 +46,11 @@ def test_requests_go_to_engines_in_turn_and_each_gets_its_own_answer(named):
     with sharded_engine(named.opened_engine, ["0", "1"]) as engine:
 
         async def ask(*prompts):
-            waiting = (engine.generate(prompt, SimpleNamespace()) for prompt in prompts)
+            waiting = (engine.generate(prompt, named.Params()) for prompt in prompts)
             return await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 300)
 
         async def given_up():
-            first, second = (asyncio.ensure_future(engine.generate([number], SimpleNamespace())) for number in (6, 7))
+            first, second = (asyncio.ensure_future(engine.generate([number], named.Params())) for number in (6, 7))
             await asyncio.sleep(0)
             first.cancel()
             return await second
