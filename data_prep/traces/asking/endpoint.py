@@ -13,16 +13,8 @@ import numpy as np
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.parsing import MAX_CHARACTERS
-from cellduality_plugin.policies.addresses import (
-    LONGEST_WAIT,
-    Addresses,
-    RequestFailed,
-    checked_url,
-    error_message,
-    part_of,
-    read_json,
-    read_key,
-)
+from cellduality_plugin.policies import addresses
+from cellduality_plugin.policies.addresses import Addresses, RequestFailed, part_of
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.settings import EndpointSettings
 from data_prep.traces.candidates import Reply, Teacher, Tokens
@@ -60,12 +52,12 @@ class EndpointTeacher(Teacher):
         retries: int = 6,  # how often a question is asked again before it is given up
         api_key_env: str = "OPENAI_API_KEY",  # an endpoint that is not OpenAI's may need none
     ) -> None:
-        url = checked_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI, "base URL")
+        url = addresses.checked_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI, "base URL")
         host = urlsplit(url).hostname
         of_openai = host == urlsplit(OPENAI).hostname
         self.name = f"{model}@{host}"
         variable = api_key_env if of_openai or os.environ.get(api_key_env) else None
-        read_key(variable, f"teacher {self.name}")
+        addresses.read_key(variable, f"teacher {self.name}")
         self._settings = EndpointSettings(
             urls=(url,), model=model, key_variable=variable, retries=retries, timeout_seconds=timeout
         )
@@ -102,7 +94,7 @@ class EndpointTeacher(Teacher):
 
     def _fatal(self, failure: RequestFailed) -> CellDualityError | None:
         """Return the error if it is one for every question."""
-        if failure.wait > LONGEST_WAIT:
+        if failure.wait > addresses.LONGEST_WAIT:
             what, hint = f"the endpoint asks to wait {failure.wait / 60:.0f} minutes", "run the same command then"
             code = "long-wait"
         elif failure.cause in ("http_401", "http_403"):
@@ -128,11 +120,11 @@ def read_reply(body: bytes, prompt_characters: int) -> Reply:
     estimated from the characters. What is no chat completion raises a RequestFailed, ``"malformed"``.
     """
     try:
-        content = read_json(body)
+        content = addresses.read_json(body)
     except PolicyError:
         raise RequestFailed("malformed", "not a JSON object") from None
     if not isinstance(content.get("choices"), list):
-        raise RequestFailed("malformed", error_message(body) or "no choices")
+        raise RequestFailed("malformed", addresses.error_message(body) or "no choices")
     choice = part_of(content, "choices", 0)
     text, finish = _text(part_of(choice, "message")), part_of(choice, "finish_reason")
     return Reply(
