@@ -45,12 +45,15 @@ def ask(server: Any, call: str, *arguments: Any, **settings: Any) -> Any:
 def test_it_sends_the_tokens_of_a_rollout_and_decodes_those_that_come_back(policy_server):
     policy_server.text = "<answer>CD19+ B</answer>"
     assert ask(policy_server, "generate", PROMPT) == "<answer> CD19+ B </answer>"
-    ask(policy_server, "generate", PROMPT, dual=DualSettings(temperature=0.7, max_new_tokens=5))
-    greedy, drawn = policy_server.asked
+    dual = DualSettings(temperature=0.7, max_new_tokens=5)
+    ask(policy_server, "generate", PROMPT, dual=dual)
+    ask(policy_server, "generate", PROMPT, dual=dual, seed=3, temperature=0.5)
+    greedy, drawn, own = policy_server.asked
     assert greedy["prompt"] == render(policy_server.tokenizer, PROMPT)
     assert (greedy["temperature"], greedy["max_tokens"]) == (0.0, 256 - len(greedy["prompt"]))
     assert (greedy["top_p"], greedy["top_k"], greedy["min_p"], greedy["repetition_penalty"]) == (1.0, 0, 0.0, 1.0)
-    assert (drawn["temperature"], drawn["max_tokens"]) == (0.7, 5)
+    assert (drawn["temperature"], drawn["max_tokens"], "seed" in drawn) == (0.7, 5, False)
+    assert (own["temperature"], own["max_tokens"], own["seed"]) == (0.5, 5, 3)
 
 
 def test_tags_that_are_special_tokens_stay_and_what_ends_a_sequence_goes(policy_server):
@@ -60,15 +63,11 @@ def test_tags_that_are_special_tokens_stay_and_what_ends_a_sequence_goes(policy_
     assert ask(policy_server, "generate", PROMPT).split() == ["<answer>", "CD19+", "B", "</answer>"]
 
 
-@pytest.mark.parametrize("kind", ["vllm", "chat"])
-def test_a_draw_may_have_a_seed_and_a_temperature_of_its_own(kind, policy_server):
-    policy_server.text = "<answer> LYZ </answer>"
-    assert ask(policy_server, "generate", PROMPT, kind=kind, seed=3, temperature=0.5) == policy_server.text
-    ask(policy_server, "generate", PROMPT, kind=kind, dual=DualSettings(max_new_tokens=9))
-    assert [(body.get("seed"), body["temperature"]) for body in policy_server.asked] == [(3, 0.5), (None, 0.0)]
-    messages = [{"role": "user", "content": PROMPT}]
-    asked = {"model": "toy", "messages": messages, "temperature": 0.0, "max_tokens": 9}
-    assert kind == "vllm" or policy_server.asked[1] == asked
+def test_a_chat_endpoint_is_sent_a_message(policy_server):
+    policy_server.text, how = "<answer>LYZ</answer>", {"seed": 3, "temperature": 0.5}
+    dual, messages = DualSettings(max_new_tokens=9), [{"role": "user", "content": PROMPT}]
+    assert ask(policy_server, "generate", PROMPT, dual=dual, kind="chat", **how) == policy_server.text
+    assert policy_server.asked == [{"model": "toy", "messages": messages, "max_tokens": 9, **how}]
 
 
 def test_log_probs_are_those_of_the_response_after_what_is_given(policy_server):
