@@ -74,19 +74,20 @@ class LabelRule:
         room = MAX_WORDS - len(LABEL_WORDS) - len(label.split())
         n_present, n_absent = int(rng.integers(4, 7)), int(rng.integers(1, 4))
 
-        def merits(weights: NDArray[np.float64], genes: Sequence[str], factors: Iterable[float]) -> dict[str, float]:
-            """Return by gene what speaks for the suspect, and for it rather than for the rival."""
+        def strongest(weights: NDArray[np.float64], genes: Sequence[str], factors: Iterable[float]) -> list[str]:
+            """Return the genes that speak most for the suspect, and for it rather than for the rival."""
             at = weights[:, self._places(genes)]
-            return dict(zip(genes, ((2 * at[suspect] - at[rival]) * [*factors]).tolist(), strict=True))
+            merit = (2 * at[suspect] - at[rival]) * [*factors]
+            return [genes[place] for place in np.argsort(-merit, kind="stable")[:POOL]]
 
         # A marker counts half as much again; what the untreated cell shows too says half as much about what was done.
         marking = {gene for gene, _ in markers.present[label]}
         factors = ((1.5 if gene in marking else 1.0) / (2 if gene in control else 1) for gene in genes)
-        present = _cited(merits(markers.if_present, genes, factors), min(n_present, max(room - 1, 1)), rng)
+        present = _some(strongest(markers.if_present, genes, factors), min(n_present, max(room - 1, 1)), rng)
         # Of the markers of other labels that are not shown, half for what was never there.
         missing = [gene for gene, _ in markers.absent[label] if gene not in shown]
         factors = (0.5 if control and gene not in control else 1.0 for gene in missing)
-        absent = _cited(merits(markers.if_absent, missing, factors), min(n_absent, room - len(present)), rng)
+        absent = _some(strongest(markers.if_absent, missing, factors), min(n_absent, room - len(present)), rng)
         # The label for which the genes cited speak most; among equals the suspect.
         score = markers.if_present[:, self._places(present)].sum(axis=1)
         score = score + markers.if_absent[:, self._places(absent)].sum(axis=1)
@@ -109,9 +110,8 @@ class LabelRule:
         return np.array([self._place[gene] for gene in genes], dtype=np.int64)
 
 
-def _cited(merit: Mapping[str, float], count: int, rng: np.random.Generator) -> list[str]:
-    """Return ``count`` of the pieces of evidence with the largest merit, the largest first."""
-    pool = sorted(merit, key=lambda gene: -merit[gene])[:POOL]
+def _some(pool: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
+    """Return ``count`` of the genes, in their order."""
     chosen = set(shuffled(pool, rng)[: max(count, 0)])
     return [gene for gene in pool if gene in chosen]
 
@@ -212,5 +212,4 @@ class CellRule:
         opening = f"{FOR} {f' {AND} '.join(label for _, label in shown)} {HIGH}" if shown else HIGH
         room = max(MAX_WORDS - len(opening.split()), 1)
         count = min(int(rng.integers(FEWEST, 7)), room, max(len(listed) // 2, FEWEST))
-        chosen = set(shuffled(pool, rng)[:count])
-        return f"{opening} {sentence([gene for gene in pool if gene in chosen])}"
+        return f"{opening} {sentence(_some(pool, count, rng))}"
