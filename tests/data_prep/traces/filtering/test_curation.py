@@ -149,27 +149,31 @@ def test_filled_rows_are_those_of_the_preparation_and_name_no_teacher(data, only
 
 
 @pytest.fixture(scope="module")
-def graded(tmp_path_factory: pytest.TempPathFactory) -> list:
-    """Instances whose lists miss from none to all of the right genes."""
-    folder = prepared(tmp_path_factory.mktemp("graded"), cells=1)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two cells; of each question a good candidate, another, one without an answer, and one near, by two teachers."""
+    folder = prepared(tmp_path_factory.mktemp("statistics"), cells=2)
     for question in questions_in(folder):
-        for number in range(5):
-            value = question.gold
-            if not isinstance(value, str):
-                missing = number * len(value) // 4
-                value = (*value[: len(value) - missing], *others(question, missing))
-            text = question.response(value, f"{TRACE} Draft {number}.")
-            planted.write_candidates(folder, [candidate(question, number, text)])
-    return read_instances(folder / QUESTIONS, folder / CANDIDATES, TASKS)[0]
+        texts = [good(question), good(question, "Again."), f"<think>{TRACE}</think>"]
+        said = [candidate(question, number, text, "first") for number, text in enumerate(texts)]
+        nearly = question.response(near(question), f"{TRACE} Or nearly.")
+        planted.write_candidates(folder, [*said, candidate(question, 0, nearly, "second")])
+    return folder
+
+
+def near(question):
+    gold = question.gold
+    return gold if isinstance(gold, str) else (*others(question, 2), *gold[2:])
 
 
 @settings(max_examples=30)
 @given(st.tuples(st.floats(0, 1), st.floats(0, 1)), st.integers(1, 4), st.sampled_from(["paired", "all"]))
-def test_a_higher_threshold_never_adds_a_row(graded, pair, keep, duals):
-    def kept(threshold: float) -> set[tuple[str, int]]:
+def test_a_higher_threshold_never_adds_a_row(folder, pair, keep, duals):
+    instances = read_instances(folder / QUESTIONS, folder / CANDIDATES, TASKS)[0]
+
+    def kept(threshold: float) -> set[Candidate]:
         how = CurationSettings.read({"filters": {"threshold": threshold, "keep": keep}, "duals": duals})
-        decided = (each for instance in graded for each in curation.decide(instance, VOCABULARY, how))
-        return {(q.key, v.candidate.candidate) for q, verdicts, _ in decided for v in verdicts if not v.reason}
+        decided = (each for instance in instances for each in curation.decide(instance, VOCABULARY, how))
+        return {verdict.candidate for _, verdicts, _ in decided for verdict in verdicts if not verdict.reason}
 
     assert kept(max(pair)) <= kept(min(pair))
 
@@ -246,23 +250,6 @@ def test_where_nothing_passes_bare_answers_have_to_do(data, only):
 def test_a_missing_file_an_unknown_group_and_no_share_are_refused(data, code, where, values):
     (data / where).unlink(missing_ok=True)
     fails(data, code, where, **values)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two cells; of each question a good candidate, another, one without an answer, and one near, by two teachers."""
-    folder = prepared(tmp_path_factory.mktemp("statistics"), cells=2)
-    for question in questions_in(folder):
-        texts = [good(question), good(question, "Again."), f"<think>{TRACE}</think>"]
-        said = [candidate(question, number, text, "first") for number, text in enumerate(texts)]
-        nearly = question.response(near(question), f"{TRACE} Or nearly.")
-        planted.write_candidates(folder, [*said, candidate(question, 0, nearly, "second")])
-    return folder
-
-
-def near(question):
-    gold = question.gold
-    return gold if isinstance(gold, str) else (*others(question, 2), *gold[2:])
 
 
 def printed(found: Statistics, title: str, keep: int = 1) -> dict[str, list[str]]:
