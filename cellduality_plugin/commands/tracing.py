@@ -13,7 +13,6 @@ from cellduality_plugin.errors import CellDualityError
 
 if TYPE_CHECKING:
     from data_prep.traces.asking.sampling import SampleSettings, SampleSummary
-    from data_prep.traces.candidates import Teacher
 
 
 def sample_candidates(
@@ -58,9 +57,8 @@ def sample_candidates(
     how = {"candidates": candidates, "concurrency": concurrency, "budget_tokens": budget_tokens}
     settings = SampleSettings.read({**how, "budget_usd": budget_usd, "price_in": price_in, "price_out": price_out})
     model: dict[str, Any] = {"temperature": temperature, "max_tokens": max_tokens, "api_key_env": api_key_env}
-    who: Teacher = (
-        read_rule_teacher(data, seed) if teacher == "rule" else EndpointTeacher(teacher, base_url, seed=seed, **model)
-    )
+    rule = read_rule_teacher(data, seed) if teacher == "rule" else None
+    who = rule or EndpointTeacher(teacher, base_url, seed=seed, **model)
     questions = some_questions(data / QUESTIONS, tasks, limit, np.random.default_rng(seed))
     did = sample(questions, who, data / CANDIDATES, settings)
     _print_summary(did, who.name, settings)
@@ -74,8 +72,8 @@ def _print_summary(did: SampleSummary, title: str, settings: SampleSettings) -> 
     """Print what a run did; raise a CellDualityError if it ended because the endpoint failed."""
     parts = [f"{did.asked} new candidates in {did.seconds:.1f} s", f"{did.present} were there"]
     parts += [f"{did.left} are missing"] if did.left else []
-    parts += [f"{did.tokens.total:,} tokens"] if did.tokens.total else []
-    parts += [f"${did.cost:.2f}"] if settings.price_in or settings.price_out else []
+    parts += [f"{did.tokens.sum():,} tokens"] if did.tokens.any() else []
+    parts += [f"${settings.cost(did.tokens):.2f}"] if settings.price_in or settings.price_out else []
     print(f"{title}: {', '.join(parts)}")
     for reason, count in did.failed.items():
         print(f"  given up: {count} x {reason}: {did.said.get(reason, '')}"[:200])
@@ -135,21 +133,16 @@ def filter_candidates(
     wide_console().print(describe(summary))
 
 
-def show_statistics(
-    data: Data,
-    plot: Annotated[bool, Option("--plot/--no-plot", help="Also draw DATA/traces/stats.png.")] = True,
-) -> None:
+def show_statistics(data: Data) -> None:
     """Print how many candidates pass and why others do not, what thresholds would leave, and how long traces are.
 
     The settings are those of the last `traces filter`, or its defaults.
 
     Example: `cellduality traces stats --data data`
     """
-    from data_prep.traces.filtering import statistics
+    from data_prep.traces.filtering.statistics import last_settings, statistics, tables
 
-    settings = statistics.last_settings(data)
+    settings = last_settings(data)
     with Console(stderr=True).status("counting"):
-        found = statistics.statistics(data, Config.load(data / "cellduality.json").load_tasks(), settings)
-    wide_console().print(*statistics.tables(found, settings.filters.keep), sep="\n")
-    if plot:
-        print(statistics.plot(found, data / "traces" / "stats.png"))
+        found = statistics(data, Config.load(data / "cellduality.json").load_tasks(), settings)
+    wide_console().print(*tables(found, settings.filters.keep), sep="\n")

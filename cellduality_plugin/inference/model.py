@@ -46,7 +46,7 @@ class Model:
         """Return the model in ``folder``, which ``cellduality pack`` has completed (the recipes do).
 
         ``backend`` is ``"transformers"``, in this process; ``"vllm"``, faster on a GPU; or the address of a vLLM server
-        that has the model, see :func:`~cellduality_plugin.policies.served.served_policies`. A CellDualityError if the
+        that has the model, see :func:`~cellduality_plugin.policies.endpoint.served_policies`. A CellDualityError if the
         folder lacks what its use needs.
         """
         return cls(read_checkpoint(Path(folder)), backend)

@@ -13,9 +13,8 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.openrlhf_hooks.remote.judge import OPENRLHF_WAITS, open_judge
 from cellduality_plugin.openrlhf_hooks.remote.protocol import TOKEN_VARIABLE, Malformed, read_reply, reply
-from cellduality_plugin.policies.addresses import Addresses
+from cellduality_plugin.policies.addresses import Addresses, LoopThread
 from cellduality_plugin.policies.base import PolicyError
-from cellduality_plugin.policies.loop_thread import LoopThread
 from cellduality_plugin.policies.settings import EndpointSettings
 
 PATIENCE = 1800.0  # seconds for which a rollout waits for a server to come back, before the run ends
@@ -87,7 +86,7 @@ class RewardClient(FromThreads):
         body = {"query": list(queries), "prompts": list(prompts), "labels": list(labels)}
         try:
             read = partial(read_reply, rollouts=len(queries))
-            return await asyncio.wait_for(self._servers.post("/", body, read), self._patience)
+            return await asyncio.wait_for(self._servers.ask("/", read, body), self._patience)
         except asyncio.TimeoutError:
             what, hint = f"none answered within {self._patience:g} s", "start one again, then the run with RESUME=1"
             code = "no-server"

@@ -1,4 +1,4 @@
-"""One model at one address or several: which is asked next, retries, and pauses after failures."""
+"""One model at one address or several: which is asked next, retries, pauses after failures; and a loop to do it in."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ import itertools
 import json
 import math
 import os
+import threading
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import numpy as np
-from pydantic import AnyHttpUrl, TypeAdapter, ValidationError
+from pydantic import AnyHttpUrl, SecretStr, TypeAdapter, ValidationError
 
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.policies.base import PolicyError
@@ -48,49 +50,98 @@ class RequestFailed(PolicyError):
         self.detail, self.wait, self.passing = detail, wait, passing and wait <= LONGEST_WAIT
 
 
-class Address:
-    """One endpoint, its connections, how many requests it has in hand, and until when it rests.
+@dataclass
+class _Address:
+    """One endpoint, how many requests it has in hand, and until when it rests (by the monotonic clock)."""
 
-    Should it quote the ``key`` that it was sent, nobody sees that.
-    """
-
-    def __init__(self, url: str, key: str, timeout: float) -> None:
-        self.in_flight = 0
-        self._url, self._timeout = checked_url(url), timeout
-        self._secret = key.encode() if len(key) >= 8 else b""
-        self._headers = {"Accept-Encoding": "gzip, deflate", "User-Agent": "cellduality"}
-        self._headers |= {"Content-Type": "application/json"} | ({"Authorization": f"Bearer {key}"} if key else {})
-        self._session: aiohttp.ClientSession | None = None
-        self._failures, self._rests_until, self._asked_until = 0, 0.0, 0.0
+    url: str
+    proxy: str | None
+    in_flight: int = 0
+    failures: int = 0
+    rests_until: float = 0.0
+    asked_until: float = 0.0  # as its server asks
 
     @property
     def resumes(self) -> float:
-        """When it may be asked again, by the monotonic clock."""
-        return max(self._rests_until, self._asked_until)
-
-    def worked(self) -> None:
-        self._failures, self._rests_until = 0, 0.0
+        return max(self.rests_until, self.asked_until)
 
     def failed(self, wait: float, jitter: float) -> None:
         """Rest as long as it asks, or longer with each failure; of some that fail together only the first counts."""
         now = time.monotonic()
         if now >= self.resumes:
-            self._rests_until = now + min(FIRST_REST * 2.0**self._failures, LONGEST_REST) * (0.5 + 0.5 * jitter)
-            self._failures = min(self._failures + 1, 16)
-        self._asked_until = max(self._asked_until, now + wait)
+            self.rests_until = now + min(FIRST_REST * 2.0**self.failures, LONGEST_REST) * (0.5 + 0.5 * jitter)
+            self.failures = min(self.failures + 1, 16)
+        self.asked_until = max(self.asked_until, now + wait)
 
-    async def request(self, path: str, body: bytes | None) -> bytes:
+
+class Addresses:
+    """Asks the address with the fewest requests in hand, and another one if that fails.
+
+    A CellDualityError is raised if an address is no URL, or the key's variable is not set. Should a server quote the
+    key, nobody sees that.
+    """
+
+    def __init__(self, settings: EndpointSettings) -> None:
+        self._key = SecretStr(read_key(settings.key_variable, "dual.endpoint.key_variable"))
+        self._addresses = [_Address(url, _proxy(url)) for url in map(checked_url, settings.urls)]
+        self._retries, self._timeout = settings.retries, settings.timeout_seconds
+        self._turns = asyncio.Semaphore(settings.concurrency)
+        self._session: aiohttp.ClientSession | None = None
+        self._rng = np.random.default_rng()  # of waiting times alone
+
+    async def close(self) -> None:
+        """Close the connections; the next request opens new ones."""
+        if self._session is not None:
+            session, self._session = self._session, None
+            await session.close()
+
+    async def ask(self, path: str, read: Callable[[bytes], Read], body: Mapping[str, Any] | None = None) -> Read:
+        """Return what ``read`` makes of the reply to a POST of ``body``, or to a GET if it is None.
+
+        A RequestFailed is raised if there is none, or what ``read`` raises.
+        """
+        sent = None if body is None else json.dumps(body).encode()
+        # A turn is kept for all attempts: behind the others, a dead endpoint would be found out late.
+        async with self._turns:
+            for attempt in itertools.count():
+                try:
+                    found = await self.once(path, read, sent, await self._next())
+                    break
+                except RequestFailed as failure:
+                    if not failure.passing or attempt >= self._retries:
+                        raise
+        await asyncio.sleep(0)  # the next request is sent before this reply is worked on
+        return found
+
+    async def once(
+        self, path: str, read: Callable[[bytes], Read], sent: bytes | None = None, at: _Address | None = None
+    ) -> Read:
+        """Return the same of one attempt, made at once."""
+        address = at or self._best()
+        address.in_flight += 1
+        try:
+            found = read(await self._request(address, path, sent))
+        except RequestFailed as failure:
+            if failure.passing:
+                address.failed(failure.wait, self._rng.random())
+            raise
+        finally:
+            address.in_flight -= 1
+        address.failures, address.rests_until = 0, 0.0
+        return found
+
+    async def _request(self, address: _Address, path: str, body: bytes | None) -> bytes:
         """Return the body of the reply to a POST of ``body``, or to a GET if it is None; raise a RequestFailed."""
         import aiohttp
         import yarl
 
         session = self._session = self._session or self._opened()
-        method, target = "GET" if body is None else "POST", yarl.URL(self._url + path)
-        if "Authorization" in self._headers:
+        method, target = "GET" if body is None else "POST", yarl.URL(address.url + path)
+        key, content = self._key.get_secret_value(), bytearray()
+        if key:
             target = target.with_user(None)
         try:
-            async with session.request(method, target, data=body, proxy=self._proxy) as response:
-                content = bytearray()
+            async with session.request(method, target, data=body, proxy=address.proxy) as response:
                 async for part in response.content.iter_any():
                     content += part
                     if len(content) > MAX_BODY:
@@ -100,94 +151,31 @@ class Address:
             raise RequestFailed("timeout") from None
         except (aiohttp.ClientError, OSError) as error:
             raise RequestFailed("refused", type(error).__name__) from None
-        found = bytes(content).replace(self._secret, b"***") if self._secret else bytes(content)
-        if not response.ok:
-            raise refusal(response.status, response.headers, found)
-        return found
-
-    async def close(self) -> None:
-        """Close the connections; the next request opens new ones."""
-        if self._session is not None:
-            session, self._session = self._session, None
-            await session.close()
+        found = bytes(content.replace(key.encode(), b"***") if len(key) >= 8 else content)
+        if response.ok:
+            return found
+        # With status 429, as if it passed.
+        status = 402 if b"insufficient_quota" in found else response.status
+        cause, passing = "http_5xx" if status >= 500 else f"http_{status}", status in _PASSING or status >= 500
+        raise RequestFailed(cause, error_message(found), wait=_seconds(response.headers), passing=passing)
 
     def _opened(self) -> aiohttp.ClientSession:
         import aiohttp
 
-        # Looked up once: aiohttp's own trust_env reads the whole environment for every request.
-        parts, proxies = urlsplit(self._url), getproxies()
-        proxy = None if proxy_bypass(parts.hostname or "") else proxies.get(parts.scheme) or proxies.get("all")
-        self._proxy = f"http://{proxy}" if proxy and "://" not in proxy else proxy
+        headers = {"Accept-Encoding": "gzip, deflate", "User-Agent": "cellduality", "Content-Type": "application/json"}
+        key = self._key.get_secret_value()
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0),
             timeout=aiohttp.ClientTimeout(self._timeout),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers=self._headers,
+            headers=headers | ({"Authorization": f"Bearer {key}"} if key else {}),
         )
 
-
-class Addresses:
-    """Asks the address with the fewest requests in hand, and another one if that fails.
-
-    ``retried`` counts how often a request was asked again, by cause. A CellDualityError is raised if an address is no
-    URL, or the key's variable is not set.
-    """
-
-    def __init__(self, settings: EndpointSettings) -> None:
-        key = read_key(settings.key_variable, "dual.endpoint.key_variable")
-        self._addresses = [Address(url, key, settings.timeout_seconds) for url in settings.urls]
-        self._retries = settings.retries
-        self._turns = asyncio.Semaphore(settings.concurrency)
-        self._rng = np.random.default_rng()  # of waiting times alone
-        self.retried: Counter[str] = Counter()
-
-    async def post(self, path: str, body: Mapping[str, Any], read: Callable[[bytes], Read]) -> Read:
-        """Return what ``read`` makes of the reply to ``body``; a RequestFailed if there is none, or what it raises."""
-        return await self._ask(path, json.dumps(body).encode(), read)
-
-    async def get(self, path: str, read: Callable[[bytes], Read], *, patient: bool = True) -> Read:
-        """Return what ``read`` makes of the reply; unless ``patient``, of one attempt at once."""
-        return await (self._ask(path, None, read) if patient else self._once(self._best(), path, None, read))
-
-    async def close(self) -> None:
-        for address in self._addresses:
-            await address.close()
-
-    async def _ask(self, path: str, body: bytes | None, read: Callable[[bytes], Read]) -> Read:
-        # A turn is kept for all attempts: behind the others, a dead endpoint would be found out late.
-        async with self._turns:
-            found = await self._tried(path, body, read)
-        await asyncio.sleep(0)  # the next request is sent before this reply is worked on
-        return found
-
-    async def _tried(self, path: str, body: bytes | None, read: Callable[[bytes], Read]) -> Read:
-        for attempt in itertools.count():
-            try:
-                return await self._once(await self._next(), path, body, read)
-            except RequestFailed as failure:
-                if not failure.passing or attempt >= self._retries:
-                    raise
-                self.retried[failure.cause] += 1
-        raise AssertionError("never reached")
-
-    async def _once(self, address: Address, path: str, body: bytes | None, read: Callable[[bytes], Read]) -> Read:
-        address.in_flight += 1
-        try:
-            found = read(await address.request(path, body))
-        except RequestFailed as failure:
-            if failure.passing:
-                address.failed(failure.wait, self._rng.random())
-            raise
-        finally:
-            address.in_flight -= 1
-        address.worked()
-        return found
-
-    def _best(self) -> Address:
+    def _best(self) -> _Address:
         now = time.monotonic()
         return min(self._addresses, key=lambda address: (max(0.0, address.resumes - now), address.in_flight))
 
-    async def _next(self) -> Address:
+    async def _next(self) -> _Address:
         """Return the address to ask, once one may be asked."""
         while (wait := (address := self._best()).resumes - time.monotonic()) > 0:
             if wait > LONGEST_WAIT:
@@ -196,13 +184,35 @@ class Addresses:
         return address
 
 
-def refusal(status: int, headers: Mapping[str, str], body: bytes) -> RequestFailed:
-    """Return what a status other than success means."""
-    if b"insufficient_quota" in body:  # with status 429, as if it passed
-        status = 402
-    cause = "http_5xx" if status >= 500 else f"http_{status}"
-    passing = status in _PASSING or status >= 500
-    return RequestFailed(cause, error_message(body), wait=_seconds(headers.get("retry-after", "")), passing=passing)
+def _proxy(url: str) -> str | None:
+    """Return the proxy of the environment for an address (aiohttp would read all of that for every request)."""
+    parts, proxies = urlsplit(url), getproxies()
+    proxy = None if proxy_bypass(parts.hostname or "") else proxies.get(parts.scheme) or proxies.get("all")
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+
+
+class LoopThread:
+    """Runs coroutines in its loop. Its thread starts with the first one: the process may fork until then."""
+
+    def __init__(self, name: str) -> None:
+        self._loop, self._starting = asyncio.new_event_loop(), threading.Lock()
+        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
+
+    def submit(self, work: Coroutine[Any, Any, Read]) -> Future[Read]:
+        """Begin ``work``, and return its result to come."""
+        with self._starting:
+            if not self._thread.is_alive():
+                self._thread.start()
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def close(self, *ends: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """End the loop, after what closes its connections."""
+        if self._thread.is_alive():
+            for end in ends:
+                self.submit(end()).result()
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+        self._loop.close()
 
 
 def read_json(body: bytes) -> dict[str, Any]:
@@ -238,8 +248,9 @@ def error_message(body: bytes) -> str:
     return " ".join(said.split())[:200] if isinstance(said, str) else ""
 
 
-def _seconds(retry_after: str) -> float:
-    """Return the seconds to wait in a ``retry-after`` header, a number or a date; 0 for none."""
+def _seconds(headers: Mapping[str, str]) -> float:
+    """Return the seconds to wait in the header ``retry-after``, a number or a date; 0 for none."""
+    retry_after = headers.get("retry-after", "")
     try:
         wait = float(retry_after)
     except ValueError:

@@ -60,13 +60,13 @@ class Question:
     def is_draw(self) -> bool:
         return self.response is None and not self.choices
 
-    def put_to(self, policy: Policy) -> Awaitable[Any]:
-        """Return the answer of ``policy``, to be awaited."""
+    async def put_to(self, policy: Policy) -> Any:
+        """Return the answer of ``policy``."""
         if self.choices:
-            return policy.choice_log_probs(self.prompt, self.choices)
+            return await policy.choice_log_probs(self.prompt, self.choices)
         if self.response is not None:
-            return policy.log_probs(self.prompt, self.response, given=self.given)
-        return policy.generate(self.prompt, seed=self.seed, temperature=self.temperature)
+            return await policy.log_probs(self.prompt, self.response, given=self.given)
+        return await policy.generate(self.prompt, seed=self.seed, temperature=self.temperature)
 
 
 class QuestionPolicy(ABC):

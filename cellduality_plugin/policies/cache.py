@@ -28,15 +28,14 @@ class AnswerCache(AppendLog):
     def __init__(self, path: Path, made_from: Mapping[str, Any]) -> None:
         super().__init__(path)
         self._found: dict[str, str | None] = {}
-        self._wanted = False  # whether the file holds an answer that anyone may ask for again
         lines = self.lines()
         if next(lines, b"").rstrip() == (header := _line(made_from)):
             for line in lines:
                 self._found.update(_batch(line))
-            self._wanted = bool(self._found)
         else:
             self.clear()
             self.append(header)
+        self._wanted = bool(self._found)  # whether the file holds an answer that anyone may ask for again
 
     def __contains__(self, key: str) -> bool:
         return key in self._found

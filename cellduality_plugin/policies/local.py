@@ -169,14 +169,11 @@ class LocalModel:
         while True:
             logits = read.logits[:, -1].float().cpu().numpy()
             tokens = [_draw(logits[row], asked[which].temperature, rngs[which]) for row, which in enumerate(going)]
-            for which, token in zip(going, tokens, strict=True):
+            left = []
+            for row, (which, token) in enumerate(zip(going, tokens, strict=True)):
                 if token not in stops:
                     found[which].append(token)
-            left = [
-                row
-                for row, (which, token) in enumerate(zip(going, tokens, strict=True))
-                if token not in stops and len(found[which]) < asked[which].limit
-            ]
+                    left += [row] if len(found[which]) < asked[which].limit else []
             if not left:
                 return found
             if len(left) < len(going):  # what has ended is computed no further

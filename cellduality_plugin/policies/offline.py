@@ -6,6 +6,7 @@ import contextlib
 import functools
 import gc
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from cellduality_plugin.chat import decode, render
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.hub import read_tokenizer
-from cellduality_plugin.policies.sharded import Decoder, Request, card_groups, sharded_decoder
+from cellduality_plugin.policies.sharded import CARDS, Decoder, Request, sharded_decoder
 
 
 @dataclass(frozen=True)
@@ -52,13 +53,10 @@ class VllmDecoder:
         fitting: dict[int, tuple[Any, Any]] = {}
         for place, request in enumerate(requests):
             tokens = render(self._served.tokenizer, request.prompt)
-            if (room := self._served.limit - len(tokens)) > 0:
-                sampling = vllm.SamplingParams(
-                    temperature=request.temperature,
-                    seed=request.seed,
-                    max_tokens=min(self._max_new_tokens, room),
-                    skip_special_tokens=False,  # as in training: tags may be special tokens
-                )
+            if (room := min(self._max_new_tokens, self._served.limit - len(tokens))) > 0:
+                how = {"temperature": request.temperature, "seed": request.seed, "max_tokens": room}
+                # As in training: tags may be special tokens.
+                sampling = vllm.SamplingParams(**how, skip_special_tokens=False)
                 fitting[place] = vllm.TokensPrompt(prompt_token_ids=tokens), sampling
         if fitting:
             # What the engine remembers of earlier prompts changes how later ones are computed, hence rounded.
@@ -80,11 +78,19 @@ def vllm_decoder(model: Path, settings: EngineSettings, *, seed: int = 0) -> Ite
 
 
 def several_cards(settings: EngineSettings) -> list[str]:
-    """Return the cards of each engine (:func:`card_groups`) where there are several engines, or an empty list."""
+    """Return the cards of each engine, as CUDA_VISIBLE_DEVICES names them; none where there is a single engine.
+
+    What is left over stays idle.
+    """
     try:
-        groups = card_groups(settings.tensor_parallel_size)
-    except ImportError:  # of vLLM, which is said where an engine is opened
+        from vllm.platforms import current_platform
+    except ImportError:  # which is said where an engine is opened
         return []
+    if not current_platform.is_cuda_alike():
+        return []
+    count, each = current_platform.device_count(), settings.tensor_parallel_size
+    cards = [card for card in os.environ.get(CARDS, "").split(",") if card] or [str(card) for card in range(count)]
+    groups = [",".join(cards[first : first + each]) for first in range(0, len(cards) - each + 1, each)]
     return groups if len(groups) > 1 else []
 
 
@@ -109,12 +115,9 @@ def served_model(model: Path, settings: EngineSettings, *, seed: int = 0) -> Ite
         raise CellDualityError(f"cannot import {error.name}", code="not-installed", hint=hint) from error
     except (OSError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise CellDualityError(
-            f"vLLM cannot serve the checkpoint: {reason[0]:.200}",
-            code="not-servable",
-            where=str(model),
-            hint="read the engine's log above; correct the folder, or lower max_model_len if memory is short",
-        ) from error
+        what = f"vLLM cannot serve the checkpoint: {reason[0]:.200}"
+        hint = "read the engine's log above; correct the folder, or lower max_model_len if memory is short"
+        raise CellDualityError(what, code="not-servable", where=str(model), hint=hint) from error
     try:
         yield served
     finally:

@@ -54,13 +54,9 @@ class DualSettings(Settings):
     seed: int = Field(0, ge=0)
 
     @model_validator(mode="after")
-    def _frozen_has_an_endpoint(self) -> DualSettings:
+    def _can_be_asked(self) -> DualSettings:
         if self.player == "frozen" and self.endpoint is None:
             raise ValueError("a frozen player answers at an endpoint: add endpoint = {urls: [...], model: ...}")
-        return self
-
-    @model_validator(mode="after")
-    def _draws_differ(self) -> DualSettings:
         if self.samples > 1 and not self.temperature:
             raise ValueError(f"{self.samples} samples at temperature 0 are all the same: raise it, or set samples to 1")
         return self

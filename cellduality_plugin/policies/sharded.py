@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -20,7 +21,7 @@ Client = TypeVar("Client")
 Opener: TypeAlias = Callable[[], AbstractContextManager[Any]]  # which can be pickled
 Serve: TypeAlias = Callable[[Connection, Any], None]  # over a pipe, what was opened
 
-_CARDS = "CUDA_VISIBLE_DEVICES"
+CARDS = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
@@ -38,20 +39,6 @@ class Decoder(Protocol):
     def generate(self, requests: Sequence[Request], title: str) -> list[str | None]:
         """Return one response a request, in order; None where the prompt leaves no room for one."""
         ...
-
-
-def card_groups(each: int) -> list[str]:
-    """Return the cards of each engine, ``each`` of them, as CUDA_VISIBLE_DEVICES names them; none without a GPU.
-
-    What is left over stays idle.
-    """
-    from vllm.platforms import current_platform
-
-    if not current_platform.is_cuda_alike():
-        return []
-    count = current_platform.device_count()
-    cards = [card for card in os.environ.get(_CARDS, "").split(",") if card] or [str(card) for card in range(count)]
-    return [",".join(cards[first : first + each]) for first in range(0, len(cards) - each + 1, each)]
 
 
 def sharded_decoder(opener: Opener, groups: Sequence[str]) -> AbstractContextManager[Decoder]:
@@ -96,7 +83,7 @@ def _sharded(
 
 def _work(pipe: Connection, cards: str, opener: Opener, serve: Serve) -> None:
     """Say that it is open, and serve; an error is sent, too."""
-    os.environ[_CARDS] = cards
+    os.environ[CARDS] = cards
     try:
         with opener() as served:
             pipe.send(True)
@@ -146,7 +133,7 @@ class ShardedEngine:
 
     def __init__(self, pipes: Sequence[Connection]) -> None:
         self._pipes, self._numbers = pipes, itertools.count()
-        self._waiting: dict[str, asyncio.Future[Any]] = {}
+        self._waiting: dict[str, Future[Any]] = {}
         self._failure: Exception | None = None
         for pipe in pipes:  # answers are taken while requests are sent, or both sides could wait for room in the pipe
             threading.Thread(target=self._listen, args=(pipe,), daemon=True).start()
@@ -157,13 +144,13 @@ class ShardedEngine:
 
         params.output_kind = RequestOutputKind.FINAL_ONLY
         number = next(self._numbers)
-        self._waiting[str(number)] = waiting = asyncio.get_running_loop().create_future()
+        self._waiting[str(number)] = waiting = Future[Any]()
         try:
             if self._failure:
                 raise self._failure
             with contextlib.suppress(OSError):  # it has ended, which its listener finds
                 self._pipes[number % len(self._pipes)].send((str(number), tokens, params))
-            return await waiting
+            return await asyncio.wrap_future(waiting)
         finally:
             del self._waiting[str(number)]
 
@@ -179,18 +166,13 @@ class ShardedEngine:
                 _settle(waiting, error)
 
 
-def _settle(waiting: asyncio.Future[Any], output: Any) -> None:
-    """Give a future its result, or its exception, from another thread; nothing if its caller has given up."""
-
-    def settle() -> None:
-        if not waiting.done():
-            if isinstance(output, Exception):
-                waiting.set_exception(output)
-            else:
-                waiting.set_result(output)
-
-    with contextlib.suppress(RuntimeError):  # its loop is closed
-        waiting.get_loop().call_soon_threadsafe(settle)
+def _settle(waiting: Future[Any], output: Any) -> None:
+    """Give a future its result, or its exception."""
+    with contextlib.suppress(InvalidStateError):  # its caller has given up, or was told of a failure
+        if isinstance(output, Exception):
+            waiting.set_exception(output)
+        else:
+            waiting.set_result(output)
 
 
 def _serve_requests(pipe: Connection, served: Any) -> None:

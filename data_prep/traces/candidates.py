@@ -9,8 +9,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import TypeAdapter, ValidationError
 
 from cellduality_plugin.errors import CellDualityError
@@ -20,23 +22,9 @@ from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.traces.questions import Question, read_questions
 
-
-@dataclass(frozen=True)
-class Tokens:
-    """Tokens of prompts and of completions; they add up."""
-
-    prompt: int = 0
-    completion: int = 0
-
-    def __add__(self, other: Tokens) -> Tokens:
-        return Tokens(self.prompt + other.prompt, self.completion + other.completion)
-
-    def __sub__(self, other: Tokens) -> Tokens:
-        return Tokens(self.prompt - other.prompt, self.completion - other.completion)
-
-    @property
-    def total(self) -> int:
-        return self.prompt + self.completion
+Tokens: TypeAlias = NDArray[np.int64]
+"""[Tokens of prompts, tokens of completions]."""
+NO_TOKENS: Tokens = np.zeros(2, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -50,7 +38,7 @@ class Reply:
 
     @property
     def tokens(self) -> Tokens:
-        return Tokens(self.prompt_tokens, self.completion_tokens)
+        return np.array([self.prompt_tokens, self.completion_tokens])
 
 
 class Teacher:
@@ -65,7 +53,7 @@ class Teacher:
 
     def most(self, question: Question) -> Tokens:
         """Return the most tokens that one answer can take."""
-        return Tokens()
+        return NO_TOKENS
 
     def open(self, in_flight: int) -> None:
         """Be ready to be asked, and have at most so many requests in flight, however many answers are waited for."""
@@ -104,14 +92,12 @@ class CandidateLog(AppendLog):
 
     def done(self, teacher: Teacher) -> tuple[set[tuple[str, int, str]], Tokens]:
         """Return ({(key, number, prompt hash)}, what they cost) of this teacher in its present version."""
-        found: set[tuple[str, int, str]] = set()
-        tokens = Tokens()
-        for candidate in read_candidates(self.path):
-            name = candidate.key, candidate.candidate, candidate.prompt
-            if (candidate.teacher, candidate.version) == (teacher.name, teacher.version) and name not in found:
-                found.add(name)
-                tokens += candidate.reply.tokens
-        return found, tokens
+        found = {
+            (each.key, each.candidate, each.prompt): each.reply.tokens
+            for each in read_candidates(self.path)
+            if (each.teacher, each.version) == (teacher.name, teacher.version)
+        }
+        return {*found}, sum(found.values(), NO_TOKENS)
 
 
 def read_candidates(path: Path) -> Iterator[Candidate]:

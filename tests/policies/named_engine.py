@@ -4,44 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
-from typing import Any
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.policies.sharded import Decoder, Request
+
+
+class Params:
+    """Forgets what is set: to read vLLM's names, a process would import vLLM."""
+
+    def __setattr__(self, name, value):
+        pass
 
 
 class Named:
-    def generate(self, requests: Sequence[Request], title: str) -> list[str | None]:
+    """A decoder, and an engine that finishes the request that came last first, one a step.
+
+    The one dies of the title "die", the other of token 9; token 0 is refused.
+    """
+
+    def __init__(self):
+        self.waiting = []
+
+    def generate(self, requests, title):
         if title == "die":
             os._exit(9)
         return [f"{os.environ['CUDA_VISIBLE_DEVICES']}: {request.prompt}" for request in requests]
 
-
-@contextlib.contextmanager
-def opened(fails: bool = False) -> Iterator[Decoder]:
-    if fails:
-        raise CellDualityError("no room", code="not-servable", where="here", hint="buy one")
-    yield Named()
-
-
-class NamedEngine:
-    """Finishes the request that came last first, one a step; refuses token 0, and dies of token 9."""
-
-    def __init__(self) -> None:
-        self.waiting: list[tuple[str, list[int]]] = []
-
-    def add_request(self, name: str, prompt: Any, params: Any) -> None:
-        tokens = prompt["prompt_token_ids"]
-        if tokens == [0]:
+    def add_request(self, name, prompt, params):
+        if prompt["prompt_token_ids"] == [0]:
             raise ValueError("no such token")
-        self.waiting.append((name, tokens))
+        self.waiting.append((name, prompt["prompt_token_ids"]))
 
-    def has_unfinished_requests(self) -> bool:
+    def has_unfinished_requests(self):
         return bool(self.waiting)
 
-    def step(self) -> list[SimpleNamespace]:
+    def step(self):
         name, tokens = self.waiting.pop()
         if tokens == [9]:
             os._exit(9)
@@ -51,6 +48,13 @@ class NamedEngine:
 
 
 @contextlib.contextmanager
-def opened_engine(fails: bool = False) -> Iterator[SimpleNamespace]:
-    with opened(fails):
-        yield SimpleNamespace(llm=SimpleNamespace(llm_engine=NamedEngine()))
+def opened(fails=False):
+    if fails:
+        raise CellDualityError("no room", code="not-servable", where="here", hint="buy one")
+    yield Named()
+
+
+@contextlib.contextmanager
+def opened_engine(fails=False):
+    with opened(fails) as named:
+        yield SimpleNamespace(llm=SimpleNamespace(llm_engine=named))

@@ -21,13 +21,17 @@ from cellduality_plugin.policies.settings import DualSettings, EndpointSettings
 PROMPT = "CD74 CD79A"
 
 
-def ask(server: Any, call: str, *arguments: Any, dual: DualSettings | None = None, **settings: Any) -> Any:
+def policy_of(server: Any, dual: DualSettings | None = None, **settings: Any) -> EndpointPolicy:
+    chosen = EndpointSettings(urls=(server.url,), model="toy", **{"retries": 0, **settings})
+    return EndpointPolicy(server.tokenizer, chosen, dual or DualSettings())
+
+
+def ask(server: Any, call: str, *arguments: Any, **settings: Any) -> Any:
     """Return what a new policy answers, or the cause of its failure."""
     drawn = {name: settings.pop(name) for name in ("seed", "temperature", "given") if name in settings}
-    chosen = EndpointSettings(urls=(server.url,), model="toy", **{"retries": 0, **settings})
 
     async def one() -> Any:
-        policy = EndpointPolicy(server.tokenizer, chosen, dual or DualSettings())
+        policy = policy_of(server, **settings)
         try:
             return await getattr(policy, call)(*arguments, **drawn)
         except PolicyError as error:
@@ -41,12 +45,15 @@ def ask(server: Any, call: str, *arguments: Any, dual: DualSettings | None = Non
 def test_it_sends_the_tokens_of_a_rollout_and_decodes_those_that_come_back(policy_server):
     policy_server.text = "<answer>CD19+ B</answer>"
     assert ask(policy_server, "generate", PROMPT) == "<answer> CD19+ B </answer>"
-    ask(policy_server, "generate", PROMPT, dual=DualSettings(temperature=0.7, max_new_tokens=5))
-    greedy, drawn = policy_server.asked
+    dual = DualSettings(temperature=0.7, max_new_tokens=5)
+    ask(policy_server, "generate", PROMPT, dual=dual)
+    ask(policy_server, "generate", PROMPT, dual=dual, seed=3, temperature=0.5)
+    greedy, drawn, own = policy_server.asked
     assert greedy["prompt"] == render(policy_server.tokenizer, PROMPT)
     assert (greedy["temperature"], greedy["max_tokens"]) == (0.0, 256 - len(greedy["prompt"]))
     assert (greedy["top_p"], greedy["top_k"], greedy["min_p"], greedy["repetition_penalty"]) == (1.0, 0, 0.0, 1.0)
-    assert (drawn["temperature"], drawn["max_tokens"]) == (0.7, 5)
+    assert (drawn["temperature"], drawn["max_tokens"], "seed" in drawn) == (0.7, 5, False)
+    assert (own["temperature"], own["max_tokens"], own["seed"]) == (0.5, 5, 3)
 
 
 def test_tags_that_are_special_tokens_stay_and_what_ends_a_sequence_goes(policy_server):
@@ -56,11 +63,11 @@ def test_tags_that_are_special_tokens_stay_and_what_ends_a_sequence_goes(policy_
     assert ask(policy_server, "generate", PROMPT).split() == ["<answer>", "CD19+", "B", "</answer>"]
 
 
-def test_a_draw_may_have_a_seed_and_a_temperature_of_its_own(policy_server):
-    for kind in ("vllm", "chat"):
-        ask(policy_server, "generate", PROMPT, kind=kind, seed=3, temperature=0.5)
-        ask(policy_server, "generate", PROMPT, kind=kind)
-    assert [(body.get("seed"), body["temperature"]) for body in policy_server.asked] == [(3, 0.5), (None, 0.0)] * 2
+def test_a_chat_endpoint_is_sent_a_message(policy_server):
+    policy_server.text, how = "<answer>LYZ</answer>", {"seed": 3, "temperature": 0.5}
+    dual, messages = DualSettings(max_new_tokens=9), [{"role": "user", "content": PROMPT}]
+    assert ask(policy_server, "generate", PROMPT, dual=dual, kind="chat", **how) == policy_server.text
+    assert policy_server.asked == [{"model": "toy", "messages": messages, "max_tokens": 9, **how}]
 
 
 def test_log_probs_are_those_of_the_response_after_what_is_given(policy_server):
@@ -98,10 +105,9 @@ def test_a_context_that_the_endpoint_does_not_tell_may_be_set(policy_server):
 
 def test_whether_it_answers_is_known_though_every_turn_is_taken(policy_server, said):
     policy_server.after = 1.0
-    chosen = EndpointSettings(urls=(policy_server.url,), model="toy", concurrency=1)
 
     async def beside_a_slow_one() -> bool:
-        policy = EndpointPolicy(policy_server.tokenizer, chosen, DualSettings())
+        policy = policy_of(policy_server, concurrency=1)
         slow = asyncio.ensure_future(policy.generate(PROMPT))
         while not policy_server.asked:
             await asyncio.sleep(0.01)
@@ -118,13 +124,6 @@ def test_whether_it_answers_is_known_though_every_turn_is_taken(policy_server, s
     assert ask(policy_server, "check") == "refused"
 
 
-def test_a_chat_endpoint_is_sent_a_message(policy_server):
-    policy_server.text, dual = "<answer>LYZ</answer>", DualSettings(max_new_tokens=9)
-    assert ask(policy_server, "generate", PROMPT, dual=dual, kind="chat") == policy_server.text
-    messages = [{"role": "user", "content": PROMPT}]
-    assert policy_server.asked == [{"model": "toy", "messages": messages, "temperature": 0.0, "max_tokens": 9}]
-
-
 def test_the_context_is_asked_for_once_and_again_only_after_a_failure(policy_server, said):
     answer, models = policy_server.answer, []
 
@@ -133,10 +132,9 @@ def test_the_context_is_asked_for_once_and_again_only_after_a_failure(policy_ser
         return said(status=404) if path == "/v1/models" and len(models) == 1 else answer(path, body)
 
     policy_server.answer = counted
-    chosen = EndpointSettings(urls=(policy_server.url,), model="toy", retries=0)
 
     async def twice_three() -> list[str]:
-        policy = EndpointPolicy(policy_server.tokenizer, chosen, DualSettings())
+        policy = policy_of(policy_server)
         found: list[Any] = []
         for _ in range(2):
             found += await asyncio.gather(*(policy.generate(PROMPT) for _ in range(3)), return_exceptions=True)
@@ -153,19 +151,21 @@ JSON = st.recursive(
     max_leaves=10,
 )
 # Near misses: the right shape with anything in one place of it.
-NEAR = (
-    JSON
-    | JSON.map(lambda value: {"choices": value})
-    | JSON.map(lambda value: {"choices": [value]})
-    | JSON.map(lambda value: {"choices": [{"text": "", "token_ids": value, "prompt_logprobs": value}]})
-    | JSON.map(lambda value: {"choices": [{"text": "", "prompt_logprobs": [None, value]}]})
-    | JSON.map(lambda value: {"choices": [{"text": "", "prompt_logprobs": [None, {"5": {"logprob": value}}]}]})
-    | JSON.map(lambda value: {"choices": [{"message": value}]})
-    | JSON.map(lambda value: {"data": [{"id": "toy", "max_model_len": value}]})
+CHOICE = JSON | st.one_of(
+    JSON.map(lambda value: {"text": "", "token_ids": value, "prompt_logprobs": value}),
+    JSON.map(lambda value: {"text": "", "prompt_logprobs": [None, value]}),
+    JSON.map(lambda value: {"text": "", "prompt_logprobs": [None, {"5": {"logprob": value}}]}),
+    JSON.map(lambda value: {"message": value}),
+)
+NEAR = st.one_of(
+    JSON,
+    JSON.map(lambda value: {"choices": value}),
+    CHOICE.map(lambda choice: {"choices": [choice]}),
+    JSON.map(lambda value: {"data": [{"id": "toy", "max_model_len": value}]}),
 )
 
 
-def cause_or(read: Callable[..., Any], *arguments: Any) -> Any:
+def found(read: Callable[..., Any], *arguments: Any) -> Any:
     """Return what is read, or an exclamation mark and the cause of why nothing is."""
     try:
         return read(*arguments)
@@ -175,33 +175,31 @@ def cause_or(read: Callable[..., Any], *arguments: Any) -> Any:
 
 @given(st.binary(max_size=40) | NEAR.map(lambda value: json.dumps(value).encode()))
 def test_any_body_is_read_or_refused(body):
-    found = cause_or(read_text, body)
-    if found != "!malformed":
-        text, tokens = found
+    if (read := found(read_text, body)) != "!malformed":
+        text, tokens = read
         assert isinstance(text, str)
         assert tokens is None or all(type(token) is int and token >= 0 for token in tokens)
-    found = cause_or(read_log_probs, body, [4, 5], 1)
-    if found not in ("!malformed", "!no_log_probs", "!not_a_number"):
-        assert found[0] == -math.inf or math.isfinite(found[0])
-    assert isinstance(cause_or(read_chat, body), str)
-    length = cause_or(read_context, body, "toy")
+    if (read := found(read_log_probs, body, [4, 5], 1)) not in ("!malformed", "!no_log_probs", "!not_a_number"):
+        assert read[0] == -math.inf or math.isfinite(read[0])
+    assert isinstance(found(read_chat, body), str)
+    length = found(read_context, body, "toy")
     assert length in (None, "!malformed", "!no_such_model") or length > 0
 
 
 @pytest.mark.parametrize(
-    ("read", "body", "expected"),
+    ("number", "expected"),
     [
-        *((read_log_probs, number, "!not_a_number") for number in ("NaN", "Infinity", "0.5", "1" + "0" * 400)),
-        *((read_log_probs, number, "!malformed") for number in ("true", '"-1"', "null")),
-        (read_log_probs, "-9999.0", [-math.inf]),
-        (read_text, b'{"choices": [{"text": "LYZ"}]}', ("LYZ", None)),  # an endpoint without token ids is believed
-        *((read_text, body, "!malformed") for body in (b'{"choices": [{"text": "\xff\xfe"}]}', b"[" * 100_000, b"")),
+        *((number, "!not_a_number") for number in (b"NaN", b"Infinity", b"0.5", b"1" + b"0" * 400)),
+        *((number, "!malformed") for number in (b"true", b'"-1"', b"null")),
+        (b"-9999.0", [-math.inf]),
     ],
 )
-def test_what_is_read_and_what_is_not(read, body, expected):
-    if read is read_text:
-        assert cause_or(read, body) == expected
-        return
-    content = b'{"choices": [{"text": "", "prompt_logprobs": [null, {"5": {"logprob": %s}}]}]}' % body.encode()
-    assert cause_or(read, content, [4, 5], 1) == expected
-    assert cause_or(read, content, [4, 6], 1) == "!malformed", "of another token than the one sent"
+def test_a_log_prob_is_a_number_that_a_probability_has_of_the_token_that_was_sent(number, expected):
+    body = b'{"choices": [{"text": "", "prompt_logprobs": [null, {"5": {"logprob": %s}}]}]}' % number
+    assert [found(read_log_probs, body, [4, token], 1) for token in (5, 6)] == [expected, "!malformed"]
+
+
+def test_a_text_without_token_ids_is_believed_and_what_is_no_text_is_not():
+    assert read_text(b'{"choices": [{"text": "LYZ"}]}') == ("LYZ", None)
+    for body in (b'{"choices": [{"text": "\xff\xfe"}]}', b"[" * 100_000, b""):
+        assert found(read_text, body) == "!malformed"

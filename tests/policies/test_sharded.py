@@ -1,4 +1,4 @@
-"""One decoder and one engine over several processes, which say where they are."""
+"""One decoder and one engine over several processes, which say where they are; and what vLLM cannot serve."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import asyncio
 import functools
 import importlib
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 
 import pytest
 
-from cellduality_plugin.policies.sharded import Request, card_groups, sharded_decoder, sharded_engine
+from cellduality_plugin.policies.local import LocalModel
+from cellduality_plugin.policies.offline import EngineSettings, several_cards, vllm_decoder
+from cellduality_plugin.policies.sharded import Request, sharded_decoder, sharded_engine
 from tests.refused import refused
 
 
@@ -41,44 +43,54 @@ def test_what_an_engine_says_of_its_failure_is_what_is_said(sharded, opener, nam
 
 
 def test_requests_go_to_engines_in_turn_and_each_gets_its_own_answer(named):
-    async def ask(engine, numbers):
-        waiting = (engine.generate([number], SimpleNamespace()) for number in numbers)
-        return await asyncio.gather(*waiting, return_exceptions=True)
-
     with sharded_engine(named.opened_engine, ["0", "1"]) as engine:
-        found = asyncio.run(ask(engine, [1, 2, 0, 3, 4]))
-        assert [(each.tokens, each.cards) for each in found[:2]] == [([1], "0"), ([2], "1")]
-        assert isinstance(found[2], ValueError)  # of that request alone
-        assert [each.tokens for each in found[3:]] == [[3], [4]]
-        [again] = asyncio.run(ask(engine, [5]))  # from another event loop
-        assert again.tokens == [5]
 
-        async def more_than_a_pipe_holds():
-            waiting = (engine.generate(list(range(10, 5000)), SimpleNamespace()) for _ in range(200))
-            return await asyncio.wait_for(asyncio.gather(*waiting), 60)
-
-        assert {len(each.tokens) for each in asyncio.run(more_than_a_pipe_holds())} == {4990}
+        async def ask(*prompts):
+            waiting = (engine.generate(prompt, named.Params()) for prompt in prompts)
+            return await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 300)
 
         async def given_up():
-            first, second = (asyncio.ensure_future(engine.generate([number], SimpleNamespace())) for number in (6, 7))
+            first, second = (asyncio.ensure_future(engine.generate([number], named.Params())) for number in (6, 7))
             await asyncio.sleep(0)
             first.cancel()
             return await second
 
+        found = asyncio.run(ask([1], [2], [0], [3], [4]))
+        assert [(each.tokens, each.cards) for each in found[:2]] == [([1], "0"), ([2], "1")]
+        assert isinstance(found[2], ValueError)  # of that request alone
+        assert [each.tokens for each in found[3:]] == [[3], [4]]
+        more_than_a_pipe_holds = [list(range(10, 5000))] * 200
+        assert {len(each.tokens) for each in asyncio.run(ask(*more_than_a_pipe_holds))} == {4990}
         assert asyncio.run(given_up()).tokens == [7]
-        for numbers in ([9, 9], [8]):  # and so it stays
-            told = asyncio.run(ask(engine, numbers))
+        for prompts in ([[9], [9]], [[8]]):  # and so it stays
+            told = asyncio.run(ask(*prompts))
             assert {getattr(each, "code", each) for each in told} == {"engine-died"}
 
 
 @pytest.mark.parametrize(
     ("each", "visible", "groups"),
-    [(1, "", ["0", "1", "2"]), (2, "", ["0,1"]), (1, "GPU-a,GPU-b", ["GPU-a", "GPU-b"]), (4, "", [])],
+    [(2, "", ["0,1", "2,3"]), (1, "GPU-a,GPU-b", ["GPU-a", "GPU-b"]), (4, "", [])],
 )
 def test_engines_have_the_cards_that_are_visible(each, visible, groups, monkeypatch):
     from vllm import platforms
 
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     monkeypatch.setattr(platforms.current_platform, "is_cuda_alike", lambda: True)
-    monkeypatch.setattr(type(platforms.current_platform), "device_count", lambda *_: 3, raising=False)
-    assert card_groups(each) == groups
+    monkeypatch.setattr(type(platforms.current_platform), "device_count", lambda *_: 5, raising=False)
+    assert several_cards(EngineSettings(tensor_parallel_size=each)) == groups
+
+
+@pytest.mark.parametrize(
+    ("config", "template", "code"),
+    [(False, True, "no-checkpoint"), (True, False, "no-chat-template"), (True, True, "not-servable")],
+)
+def test_a_folder_that_cannot_be_served(config, template, code, small_world, monkeypatch, tmp_path):
+    tokenizer = small_world.tokenizer
+    monkeypatch.setattr(tokenizer, "chat_template", tokenizer.chat_template if template else None)
+    tokenizer.save_pretrained(tmp_path)
+    if config:
+        (tmp_path / "config.json").write_text('{"model_type": "no such model"}')
+    with refused(code), vllm_decoder(tmp_path, EngineSettings()):
+        pass
+    with refused(code.replace("not-servable", "broken-checkpoint")):
+        LocalModel.load(tmp_path, max_model_len=256, max_new_tokens=6)

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from cellduality_plugin.chat import render, token_count
 from cellduality_plugin.hub import read_tokenizer
 from cellduality_plugin.policies.base import Policy, PolicyError, Question, QuestionPolicy
+from cellduality_plugin.policies.endpoint import served_policies
 from cellduality_plugin.policies.local import LocalModel, LocalPolicy
 from cellduality_plugin.policies.offline import EngineSettings, Served, context_length, served_model, several_cards
-from cellduality_plugin.policies.served import served_policies
 from cellduality_plugin.policies.settings import DualSettings, is_address
 from cellduality_plugin.policies.sharded import sharded_engine
 from cellduality_plugin.policies.tokens import EnginePolicy

@@ -9,18 +9,12 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+import numpy as np
+
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.parsing import MAX_CHARACTERS
-from cellduality_plugin.policies.addresses import (
-    LONGEST_WAIT,
-    Addresses,
-    RequestFailed,
-    checked_url,
-    error_message,
-    part_of,
-    read_json,
-    read_key,
-)
+from cellduality_plugin.policies import addresses
+from cellduality_plugin.policies.addresses import Addresses, RequestFailed, part_of
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.policies.settings import EndpointSettings
 from data_prep.traces.candidates import Reply, Teacher, Tokens
@@ -58,30 +52,29 @@ class EndpointTeacher(Teacher):
         retries: int = 6,  # how often a question is asked again before it is given up
         api_key_env: str = "OPENAI_API_KEY",  # an endpoint that is not OpenAI's may need none
     ) -> None:
-        url = checked_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI, "base URL")
+        url = addresses.checked_url(base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI, "base URL")
         host = urlsplit(url).hostname
         of_openai = host == urlsplit(OPENAI).hostname
         self.name = f"{model}@{host}"
         variable = api_key_env if of_openai or os.environ.get(api_key_env) else None
-        read_key(variable, f"teacher {self.name}")
+        addresses.read_key(variable, f"teacher {self.name}")
         self._settings = EndpointSettings(
             urls=(url,), model=model, key_variable=variable, retries=retries, timeout_seconds=timeout
         )
         # OpenAI's newer models refuse the old name, and not every other server knows the new one.
         limit = "max_completion_tokens" if of_openai else "max_tokens"
-        self._asked = {"model": model, limit: max_tokens, "seed": seed}
-        self._asked |= {} if temperature is None else {"temperature": temperature}
+        warmth = {} if temperature is None else {"temperature": temperature}
+        self._asked = {"model": model, limit: max_tokens, "seed": seed, **warmth}
         self._max_tokens, self._seed, self._variable = max_tokens, seed, api_key_env
         decisive = json.dumps([INSTRUCTIONS, self._asked], sort_keys=True)
         self.version = hashlib.sha256(decisive.encode()).hexdigest()[:12]
 
     def most(self, question: Question) -> Tokens:
         """Return the most tokens that one answer can take: no token is shorter than a byte."""
-        return Tokens(len(INSTRUCTIONS.encode()) + len(question.prompt.encode()) + 64, self._max_tokens)
+        return np.array([len((INSTRUCTIONS + question.prompt).encode()) + 64, self._max_tokens])
 
     def open(self, in_flight: int) -> None:
         self._addresses = Addresses(self._settings.model_copy(update={"concurrency": in_flight}))
-        self.retried = self._addresses.retried
 
     async def answer(self, question: Question, candidate: int) -> Reply:
         """Return candidate number ``candidate``.
@@ -92,7 +85,7 @@ class EndpointTeacher(Teacher):
         body = {**self._asked, "seed": self._seed + candidate, "messages": messages}
         read = partial(read_reply, prompt_characters=len(INSTRUCTIONS + question.prompt))
         try:
-            return await self._addresses.post("/chat/completions", body, read)
+            return await self._addresses.ask("/chat/completions", read, body)
         except RequestFailed as failure:
             raise self._fatal(failure) or failure from None
 
@@ -101,18 +94,18 @@ class EndpointTeacher(Teacher):
 
     def _fatal(self, failure: RequestFailed) -> CellDualityError | None:
         """Return the error if it is one for every question."""
-        refused = "key-refused", "the key was refused", f"set {self._variable} to a key that may use this model"
-        no_model = f"no model {self._settings.model!r} or no such address"
-        code, what, hint = {
-            "http_401": refused,
-            "http_403": refused,
-            "http_404": ("no-model", no_model, "correct one or the other"),
-            "http_402": ("no-credit", "no credit left", "top it up, or use another key; then go on"),
-        }.get(failure.cause, ("", "", ""))
-        if failure.wait > LONGEST_WAIT:
+        if failure.wait > addresses.LONGEST_WAIT:
             what, hint = f"the endpoint asks to wait {failure.wait / 60:.0f} minutes", "run the same command then"
             code = "long-wait"
-        if not code:
+        elif failure.cause in ("http_401", "http_403"):
+            what, hint = "the key was refused", f"set {self._variable} to a key that may use this model"
+            code = "key-refused"
+        elif failure.cause == "http_404":
+            what, hint = f"no model {self._settings.model!r} or no such address", "correct one or the other"
+            code = "no-model"
+        elif failure.cause == "http_402":
+            what, hint, code = "no credit left", "top it up, or use another key; then go on", "no-credit"
+        else:
             return None
         what = f"{what} ({failure.cause}) {failure.detail}"
         return CellDualityError(what, code=code, where=f"teacher {self.name}", hint=hint)
@@ -127,11 +120,11 @@ def read_reply(body: bytes, prompt_characters: int) -> Reply:
     estimated from the characters. What is no chat completion raises a RequestFailed, ``"malformed"``.
     """
     try:
-        content = read_json(body)
+        content = addresses.read_json(body)
     except PolicyError:
         raise RequestFailed("malformed", "not a JSON object") from None
     if not isinstance(content.get("choices"), list):
-        raise RequestFailed("malformed", error_message(body) or "no choices")
+        raise RequestFailed("malformed", addresses.error_message(body) or "no choices")
     choice = part_of(content, "choices", 0)
     text, finish = _text(part_of(choice, "message")), part_of(choice, "finish_reason")
     return Reply(

@@ -6,7 +6,7 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Generator, Iterable, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from cellduality_plugin.policies.base import PolicyError
 from cellduality_plugin.settings import Settings
-from data_prep.traces.candidates import Candidate, CandidateLog, Teacher, Tokens, prompt_hash
+from data_prep.traces.candidates import NO_TOKENS, Candidate, CandidateLog, Teacher, Tokens, prompt_hash
 from data_prep.traces.questions import Question
 
 GRACE = 30.0  # seconds that requests in flight, which are paid for, are waited for when one shows that the run must end
@@ -43,12 +43,12 @@ class SampleSettings(Settings):
 
     def cost(self, tokens: Tokens) -> float:
         """Return the price of tokens in US$."""
-        return (tokens.prompt * self.price_in + tokens.completion * self.price_out) / 1e6
+        return float(tokens @ (self.price_in, self.price_out)) / 1e6
 
     def allows(self, tokens: Tokens) -> bool:
         """Return whether so many tokens are within the budget."""
-        within = self.budget_tokens is None or tokens.total <= self.budget_tokens
-        return within and (self.budget_usd is None or self.cost(tokens) <= self.budget_usd)
+        within = self.budget_tokens is None or tokens.sum() <= self.budget_tokens
+        return bool(within) and (self.budget_usd is None or self.cost(tokens) <= self.budget_usd)
 
 
 @dataclass
@@ -61,20 +61,12 @@ class SampleSummary:
     # Those given up, by cause (HTTP status, timeout, refused, malformed), and what the endpoint said of the first.
     failed: Counter[str] = field(default_factory=Counter)
     said: dict[str, str] = field(default_factory=dict)
-    tokens: Tokens = field(default_factory=Tokens)  # that it took
-    cost: float = 0.0  # in US$ at the prices given
+    tokens: Tokens = field(default_factory=lambda: NO_TOKENS)  # that it took
     seconds: float = 0.0
     stopped_by: Literal["", "budget", "faults"] = ""  # why it ended early
 
 
-def sample(
-    questions: Iterable[Question],
-    teacher: Teacher,
-    out: Path,
-    settings: SampleSettings | None = None,
-    *,
-    show_progress: bool = True,
-) -> SampleSummary:
+def sample(questions: Iterable[Question], teacher: Teacher, out: Path, settings: SampleSettings) -> SampleSummary:
     """Return what was done so that the file ``out`` holds all candidates of ``questions`` by this teacher.
 
     What is there already (same question, prompt, number, teacher, version) is not asked for again. All candidates of a
@@ -83,12 +75,13 @@ def sample(
     the file cannot be read and appended to; what was answered is kept.
     """
     with CandidateLog(out) as log:
-        run = _Run(questions, teacher, log, settings or SampleSettings())
+        run, begun = _Run(questions, teacher, log, settings), time.monotonic()
         try:
-            asyncio.run(run.all(show_progress))
+            asyncio.run(run.all())
         except KeyboardInterrupt:
             print(f"stopped: {run.did.asked} new candidates are kept in {out}; run it again to go on", file=sys.stderr)
             raise
+        run.did.seconds = time.monotonic() - begun
         return run.did
 
 
@@ -98,23 +91,21 @@ class _Run:
         self.done, self.spent = log.done(teacher)
         # An answer is counted at the most it can cost until it is there, so that the sum never passes the budget;
         # towards its end fewer requests are in flight at a time.
-        self.reserved, self.in_flight, self.settled = Tokens(), 0, asyncio.Event()
-        self.did, self.in_a_row, self.ended = SampleSummary(), 0, False
-        self.wanted = self._wanted()
-        self.begun = time.monotonic()
+        self.reserved, self.settled = NO_TOKENS, asyncio.Event()
+        self.did, self.in_a_row, self.wanted = SampleSummary(), 0, self._wanted()
 
-    async def all(self, show_progress: bool) -> None:
+    async def all(self) -> None:
         """Ask all there is to ask."""
         self.teacher.open(self.settings.concurrency)
         total = len(self.questions) * self.settings.candidates if isinstance(self.questions, Sized) else None
-        with tqdm(total=total, desc=self.teacher.name, disable=not show_progress) as bar:
+        with tqdm(total=total, desc=self.teacher.name) as bar:
             # Half of the workers build the next requests while those of the others are in flight.
             workers = [asyncio.create_task(self._work()) for _ in range(2 * self.settings.concurrency)]
             tasks = [*workers, asyncio.create_task(self._tick(bar))]
             try:
                 _, others = await asyncio.wait(workers, return_when=asyncio.FIRST_EXCEPTION)
                 if others:
-                    self.ended = True
+                    self.wanted.close()
                     await asyncio.wait(others, timeout=GRACE)
             finally:
                 for task in tasks:
@@ -147,21 +138,21 @@ class _Run:
                 if self.in_a_row >= self.settings.patience:
                     did.stopped_by = did.stopped_by or "faults"
             finally:
-                self.reserved, self.in_flight = self.reserved - most, self.in_flight - 1
+                self.reserved = self.reserved - most
                 self.settled.set()
             await asyncio.sleep(0)  # a rule never waits for anything, and would let nobody else run
 
     async def _reserve(self, most: Tokens) -> bool:
         """Wait until an answer that costs ``most`` fits the budget; False if it never will."""
         while not self.settings.allows(self.spent + self.reserved + most):
-            if not self.in_flight:
+            if not self.reserved.any():  # nothing is in flight
                 return False
             self.settled.clear()
             await self.settled.wait()
-        self.reserved, self.in_flight = self.reserved + most, self.in_flight + 1
+        self.reserved = self.reserved + most
         return True
 
-    def _wanted(self) -> Iterator[tuple[Question, str, int]]:
+    def _wanted(self) -> Generator[tuple[Question, str, int], None, None]:
         """Yield what is not there yet as (question, hash of its prompt, number), shared by all who ask."""
         for question in self.questions:
             prompt = prompt_hash(question.prompt)
@@ -174,8 +165,6 @@ class _Run:
                 else:
                     self.done.add(name)
                     yield question, prompt, number
-                if self.ended:
-                    return
 
     async def _tick(self, bar: Any) -> None:
         """Show the state of the run, and have the disk keep it, until cancelled."""
@@ -185,12 +174,7 @@ class _Run:
             await asyncio.to_thread(self.log.sync)
 
     def _show(self, bar: Any) -> None:
-        did, cost = self.did, self.settings.cost
-        did.seconds, did.cost = time.monotonic() - self.begun, cost(did.tokens)
-        parts = {
-            f"{self.spent.total:,} tokens": self.spent.total,
-            f"${cost(self.spent):.2f}": cost(self.spent),
-            f"{did.failed.total()} failed": did.failed.total(),
-        }
+        tokens, cost, failed = self.spent.sum(), self.settings.cost(self.spent), self.did.failed.total()
+        parts = {f"{tokens:,} tokens": tokens, f"${cost:.2f}": cost, f"{failed} failed": failed}
         bar.set_postfix_str(", ".join(text for text, number in parts.items() if number), refresh=False)
-        bar.update(did.present + did.asked - bar.n)
+        bar.update(self.did.present + self.did.asked - bar.n)

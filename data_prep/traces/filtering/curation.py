@@ -12,15 +12,15 @@ from pydantic import Field
 from rich.table import Table
 
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.examples import Value
 from cellduality_plugin.files import write_jsonl
+from cellduality_plugin.parsing import Answer
 from cellduality_plugin.settings import Settings
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import Summary, read_manifest, refuse_changed, rows_code_sha256, up_to_date, write_manifest
 from data_prep.sources import file_sha256
 from data_prep.traces.candidates import Candidate, Instance, Reply, prompt_hash, read_instances
-from data_prep.traces.filtering.filters import SHOWN, FilterSettings, Judged, Reason, by_group, ill_posed, judge_all
+from data_prep.traces.filtering.filters import SHOWN, FilterSettings, Reason, Verdict, by_group, ill_posed, judge_all
 from data_prep.traces.questions import Question
 
 QUESTIONS = "sft.jsonl"
@@ -70,50 +70,49 @@ def curate(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings
     malformed, was changed by hand, or no candidate is of this preparation or passes.
     """
     settings.check(tasks)
-    data = Path(data)
-    origin = _origin(data, tasks, settings)
-    fresh = up_to_date([data / ROWS, data / REJECTED], origin)
+    origin, made = _origin(data, tasks, settings), [data / ROWS, data / REJECTED]
+    fresh = up_to_date(made, origin)
     if not fresh:
-        refuse_changed([data / ROWS, data / REJECTED])
+        refuse_changed(made)
         _write(data, tasks, settings, origin)
     return Summary(data, fresh, {name: read_manifest(data / name) for name in (ROWS, REJECTED)})
 
 
 def decide(
     instance: Instance, vocabulary: Vocabulary, settings: CurationSettings
-) -> Iterator[tuple[Question, Judged, bool]]:
-    """Yield (question, its judged candidates, whether it has a row) for the questions of ``instance``, primal first.
+) -> Iterator[tuple[Question, list[Verdict], bool]]:
+    """Yield (question, verdicts on its candidates, whether it has a row) of an instance, the primal first.
 
     Candidates of an ill-posed primal, and of a dual whose primal has no row, are judged like all others, then rejected.
     """
     refused: Reason = ill_posed(instance, vocabulary, settings.filters) if settings.well_posed else ""
     for question in filter(None, (instance.primal, instance.dual if settings.directions == "both" else None)):
-        judged = judge_all(question, instance.replies_to(question), vocabulary, settings.filters, refused)
-        has_row = any(verdict.accepted for _, verdict in judged) or (settings.fill and not refused)
-        yield question, judged, has_row
+        verdicts = judge_all(question, instance.replies_to(question), vocabulary, settings.filters, refused)
+        has_row = any(not verdict.reason for verdict in verdicts) or (settings.fill and not refused)
+        yield question, verdicts, has_row
         if question.direction == "primal":
             refused = "" if has_row or settings.duals == "all" else "no_primal"
 
 
 def _origin(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings) -> dict[str, Any]:
     """Return what the files are made of: if all of it is unchanged, so are they."""
+    try:
+        questions, candidates = file_sha256(data / QUESTIONS), file_sha256(data / CANDIDATES)
+    except OSError as error:
+        what, hint = (
+            f"cannot read: {error.strerror}",
+            "prepare the data, ask a teacher (cellduality traces sample)",
+        )
+        raise CellDualityError(what, code="unreadable-file", where=str(error.filename), hint=hint) from error
     return {
         "seed": settings.seed,
         "source": f"{QUESTIONS} + {CANDIDATES}",
-        "questions_sha256": _sha256(data / QUESTIONS, "prepare the data first (cellduality data prepare)"),
-        "candidates_sha256": _sha256(data / CANDIDATES, "ask a teacher first (cellduality traces sample)"),
+        "questions_sha256": questions,
+        "candidates_sha256": candidates,
         "vocabulary": Vocabulary.load(data / "vocabulary.json").fingerprint,
         "code_sha256": rows_code_sha256(tasks.values(), Path(__file__).parents[1].rglob("*.py")),
         "settings": settings.model_dump(mode="json"),
     }
-
-
-def _sha256(path: Path, hint: str) -> str:
-    try:
-        return file_sha256(path)
-    except OSError as error:
-        what = f"cannot read: {error.strerror}"
-        raise CellDualityError(what, code="unreadable-file", where=str(path), hint=hint) from error
 
 
 def _write(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings, origin: Mapping[str, Any]) -> None:
@@ -124,25 +123,18 @@ def _write(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings
     rejected: list[Row] = []
     for instance in instances:
         with_rows: dict[str, str] = {}
-        for question, judged, has_row in decide(instance, vocabulary, settings):
-            group = question.group
-            passed = 0
-            for candidate, verdict in judged:
-                if verdict.accepted and verdict.value is not None:
-                    trace = verdict.trace if settings.filters.traces else ""
-                    rows.append((group, _row(question, candidate, verdict.value, verdict.score, trace)))
-                    passed += 1
-                else:  # its text stands in the file of candidates
-                    said = {"key": candidate.key, "candidate": candidate.candidate, "reason": verdict.reason}
-                    rejected.append({**said, "score": verdict.score, **_whose(candidate)})
+        for question, verdicts, has_row in decide(instance, vocabulary, settings):
+            group, passed = question.group, [verdict for verdict in verdicts if not verdict.reason]
+            counts["questions"][group] += 1
+            counts["unasked"][group] += not verdicts
+            counts["accepted"][group] += len(passed)
             if has_row:
                 with_rows[question.direction] = group
                 if not passed:
-                    rows.append((group, _row(question, NOBODY, question.gold, 1.0)))
+                    passed = [Verdict(NOBODY, Answer(question.gold), 1.0, "")]
                     counts["filled"][group] += 1
-            counts["questions"][group] += 1
-            counts["unasked"][group] += not judged
-            counts["accepted"][group] += passed
+            rows += [(group, _row(question, verdict, settings.filters.traces)) for verdict in passed]
+            rejected += [_row(question, verdict, settings.filters.traces) for verdict in verdicts if verdict.reason]
         if with_rows.keys() == {"primal"}:
             counts["primal_without_dual"][with_rows["primal"]] += 1
     counts["drops"] = Counter(row["reason"] for row in rejected)
@@ -162,44 +154,34 @@ def _write(data: Path, tasks: Mapping[str, DualTask], settings: CurationSettings
     write_manifest(data / REJECTED, origin, counts=by_name["drops"], other_preparations=others)
 
 
-def _row(question: Question, candidate: Candidate, value: Value, score: float, trace: str = "") -> Row:
-    """Return a row of the SFT set: the columns of ``sft.jsonl``, and where the response comes from.
+def _row(question: Question, verdict: Verdict, traces: bool) -> Row:
+    """Return a row of the SFT set, or of the rejected, whose texts stand in the file of candidates.
 
     The answer is written as the field writes what was read in it: a list without unknown genes and repeats.
     """
-    return {
-        **question.row(question.response(value, trace)),
-        **_whose(candidate),
-        "candidate": candidate.candidate,
-        "score": score,
-        "trace_words": len(trace.split()),
-        "prompt": prompt_hash(question.prompt),
-    }
-
-
-def _whose(candidate: Candidate) -> Row:
-    return {"teacher": candidate.teacher, "teacher_version": candidate.version}
-
-
-def apportioned(counts: Mapping[str, int], shares: Mapping[str, float]) -> dict[str, int]:
-    """Return how many rows of each ``"task/direction"`` to keep so that they stand in the proportion of ``shares``.
-
-    These are the largest numbers in that proportion, rounded; the group that is scarcest for its weight is kept whole.
-    Without shares all rows are kept. A CellDualityError is raised if every group weighs 0.
-    """
-    if not shares:
-        return dict(counts)
-    weights = {group: by_group(shares, group, 1.0) for group in counts}
-    scales = [counts[group] / weight for group, weight in weights.items() if weight > 0 and counts[group]]
-    if not scales:
-        hint = "give one a weight above 0"
-        raise CellDualityError("every group weighs 0", code="no-weight", where="--share", hint=hint)
-    return {group: min(counts[group], round(min(scales) * weight)) for group, weight in weights.items()}
+    said, answer = verdict.candidate, verdict.answer
+    number, whose = {"candidate": said.candidate}, {"teacher": said.teacher, "teacher_version": said.version}
+    if verdict.reason or answer.value is None:
+        return {"key": said.key, **number, "reason": verdict.reason, "score": verdict.score, **whose}
+    trace = answer.trace if traces else ""
+    row = {**question.row(question.response(answer.value, trace)), **whose, **number, "score": verdict.score}
+    return {**row, "trace_words": len(trace.split()), "prompt": prompt_hash(question.prompt)}
 
 
 def chosen(groups: Sequence[str], shares: Mapping[str, float], rng: np.random.Generator) -> list[int]:
-    """Return the places of the rows to keep, shuffled; ``groups`` is the ``"task/direction"`` of each row."""
-    left = Counter(apportioned(Counter(groups), shares))
+    """Return the places of the rows to keep, shuffled; ``groups`` is the ``"task/direction"`` of each row.
+
+    They stand in the proportion of ``shares``, rounded, and are as many as that allows: of the group that is scarcest
+    for its weight all. Without shares all rows are kept. A CellDualityError is raised if every group weighs 0.
+    """
+    left = Counter(groups)
+    if shares:
+        weights = {group: by_group(shares, group, 1.0) for group in left}
+        scales = [left[group] / weight for group, weight in weights.items() if weight > 0]
+        if not scales:
+            hint = "give one a weight above 0"
+            raise CellDualityError("every group weighs 0", code="no-weight", where="--share", hint=hint)
+        left = Counter({group: min(left[group], round(min(scales) * weight)) for group, weight in weights.items()})
     places = []
     for place in rng.permutation(len(groups)).tolist():
         if left[groups[place]] > 0:

@@ -10,10 +10,11 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field
 
 from cellduality_plugin.examples import Value
+from cellduality_plugin.parsing import Answer
 from cellduality_plugin.settings import Settings
 from cellduality_plugin.similarity import exact_match, rank_weighted_jaccard
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.traces.candidates import Candidate, Instance, Reply, answers_read, dual_questions
+from data_prep.traces.candidates import Candidate, Instance, answers_read, dual_questions
 from data_prep.traces.questions import Question
 
 Reason: TypeAlias = Literal[
@@ -84,22 +85,16 @@ def by_group(values: Mapping[str, float], group: str, default: float) -> float:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the filters say of one candidate: its answer and trace as read, and why it is no row, if it is none."""
+    """What the filters say of one candidate: its answer as read, and why it is no row, if it is none."""
 
-    reason: Reason
+    candidate: Candidate
+    answer: Answer
     score: float  # 1 or 0 for a label, the RWJS to the right list for genes; 0 where nothing could be read
-    value: Value | None
-    trace: str
-    trace_words: int
+    reason: Reason
 
     @property
-    def accepted(self) -> bool:
-        """Whether the candidate passed."""
-        return not self.reason
-
-
-Judged: TypeAlias = list[tuple[Candidate, Verdict]]
-"""The candidates of a question with their verdicts, by candidate number."""
+    def trace_words(self) -> int:
+        return len(self.answer.trace.split())
 
 
 def similarity(gold: Value, value: Value | None) -> float:
@@ -109,28 +104,28 @@ def similarity(gold: Value, value: Value | None) -> float:
     return exact_match(gold, value) if isinstance(gold, str) else rank_weighted_jaccard(gold, value)
 
 
-def judge(question: Question, reply: Reply, vocabulary: Vocabulary, settings: FilterSettings) -> Verdict:
+def judge(question: Question, candidate: Candidate, vocabulary: Vocabulary, settings: FilterSettings) -> Verdict:
     """Return the verdict on one candidate, on its own. Never raises on any text."""
-    answer, gold = question.read(reply.text, vocabulary), question.gold
-    score, words = similarity(gold, answer.value), len(answer.trace.split())
-    fails: dict[Reason, bool] = {"cut_off": reply.finish == "length", answer.failure: bool(answer.failure)}
+    answer, gold = question.read(candidate.reply.text, vocabulary), question.gold
+    verdict = Verdict(candidate, answer, similarity(gold, answer.value), "")
+    fails: dict[Reason, bool] = {"cut_off": candidate.reply.finish == "length", answer.failure: bool(answer.failure)}
     if settings.traces:
-        fails["no_trace"] = not words
-        fails["trace_too_short"] = words < settings.min_trace_words
-        fails["trace_too_long"] = words > settings.max_trace_words
+        fails["no_trace"] = not verdict.trace_words
+        fails["trace_too_short"] = verdict.trace_words < settings.min_trace_words
+        fails["trace_too_long"] = verdict.trace_words > settings.max_trace_words
     if isinstance(gold, str):
-        fails["wrong_label"] = score < 1
+        fails["wrong_label"] = verdict.score < 1
     else:
         length = len(answer.value or ())
         fails["answer_too_short"] = length < settings.min_genes * len(gold)
         fails["answer_too_long"] = length > settings.max_genes * len(gold)
         fails["strangers"] = answer.unknown > settings.max_strangers * answer.listed
         fails["repeats"] = answer.repeated > settings.max_repeats * answer.listed
-        fails["low_similarity"] = score < by_group(settings.thresholds, question.group, settings.threshold)
+        fails["low_similarity"] = verdict.score < by_group(settings.thresholds, question.group, settings.threshold)
     reason: Reason = next((reason for reason, failed in fails.items() if failed), "")
     if not reason and settings.traces and answer.value is not None:
         reason = "leak" if leak(answer.trace, answer.value, vocabulary, settings.max_written) else ""
-    return Verdict(reason, score, answer.value, answer.trace, words)
+    return replace(verdict, reason=reason)
 
 
 def leak(trace: str, value: Value, vocabulary: Vocabulary, most_written: float = 0.5) -> str:
@@ -159,26 +154,23 @@ def judge_all(
     vocabulary: Vocabulary,
     settings: FilterSettings,
     refused: Reason = "",
-) -> Judged:
-    """Return every candidate of a question, given by number, with its verdict.
+) -> list[Verdict]:
+    """Return the verdict on every candidate of a question, given by number.
 
-    ``refused`` is why no candidate of this question becomes a row, as its instance is not well posed. What fails on its
-    own is still named for that.
+    ``refused`` is why none of them becomes a row, as its instance is not well posed; what fails on its own is still
+    named for that.
     """
-    judged: Judged = []
+    verdicts = [judge(question, candidate, vocabulary, settings) for candidate in candidates]
     texts: set[str] = set()
-    for candidate in candidates:
-        verdict = judge(question, candidate.reply, vocabulary, settings)
-        if verdict.accepted:
-            text = " ".join(candidate.reply.text.split())
-            verdict = replace(verdict, reason=refused or ("duplicate" if text in texts else ""))
+    for place, verdict in enumerate(verdicts):
+        if not verdict.reason:
+            text = " ".join(verdict.candidate.reply.text.split())
+            verdicts[place] = replace(verdict, reason=refused or ("duplicate" if text in texts else ""))
             texts.add(text)
-        judged.append((candidate, verdict))
-    passed = [place for place, (_, verdict) in enumerate(judged) if verdict.accepted]
-    for place in sorted(passed, key=lambda place: -judged[place][1].score)[settings.keep :]:
-        candidate, verdict = judged[place]
-        judged[place] = candidate, replace(verdict, reason="not_best")
-    return judged
+    passed = [place for place, verdict in enumerate(verdicts) if not verdict.reason]
+    for place in sorted(passed, key=lambda place: -verdicts[place].score)[settings.keep :]:
+        verdicts[place] = replace(verdicts[place], reason="not_best")
+    return verdicts
 
 
 def ill_posed(instance: Instance, vocabulary: Vocabulary, settings: FilterSettings) -> Reason:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.splits import shuffled
 from data_prep.traces.questions import Question
-from data_prep.traces.rule.markers import Markers, value_of
+from data_prep.traces.rule.markers import Markers
 
 PRESENT, ABSENT, SO = LABEL_WORDS = ("Present:", "Absent:", "So:")
 FOR, AND, HIGH = LIST_WORDS = ("For", "and", "high:")
@@ -74,25 +74,20 @@ class LabelRule:
         room = MAX_WORDS - len(LABEL_WORDS) - len(label.split())
         n_present, n_absent = int(rng.integers(4, 7)), int(rng.integers(1, 4))
 
-        def merits(weights: NDArray[np.float64], genes: Sequence[str]) -> list[tuple[str, float]]:
-            """Return (gene, what speaks for the suspect, and for it rather than for the rival)."""
+        def strongest(weights: NDArray[np.float64], genes: Sequence[str], factors: Iterable[float]) -> list[str]:
+            """Return the genes that speak most for the suspect, and for it rather than for the rival."""
             at = weights[:, self._places(genes)]
-            return list(zip(genes, (2 * at[suspect] - at[rival]).tolist(), strict=True))
+            merit = (2 * at[suspect] - at[rival]) * [*factors]
+            return [genes[place] for place in np.argsort(-merit, kind="stable")[:POOL]]
 
         # A marker counts half as much again; what the untreated cell shows too says half as much about what was done.
         marking = {gene for gene, _ in markers.present[label]}
-        merit = {
-            gene: value * (1.5 if gene in marking else 1) / (2 if gene in control else 1)
-            for gene, value in merits(markers.if_present, genes)
-        }
-        present = _cited(merit, min(n_present, max(room - 1, 1)), rng)
+        factors = ((1.5 if gene in marking else 1.0) / (2 if gene in control else 1) for gene in genes)
+        present = _some(strongest(markers.if_present, genes, factors), min(n_present, max(room - 1, 1)), rng)
         # Of the markers of other labels that are not shown, half for what was never there.
         missing = [gene for gene, _ in markers.absent[label] if gene not in shown]
-        merit = {
-            gene: value / (2 if control and gene not in control else 1)
-            for gene, value in merits(markers.if_absent, missing)
-        }
-        absent = _cited(merit, min(n_absent, room - len(present)), rng)
+        factors = (0.5 if control and gene not in control else 1.0 for gene in missing)
+        absent = _some(strongest(markers.if_absent, missing, factors), min(n_absent, room - len(present)), rng)
         # The label for which the genes cited speak most; among equals the suspect.
         score = markers.if_present[:, self._places(present)].sum(axis=1)
         score = score + markers.if_absent[:, self._places(absent)].sum(axis=1)
@@ -115,9 +110,8 @@ class LabelRule:
         return np.array([self._place[gene] for gene in genes], dtype=np.int64)
 
 
-def _cited(merit: Mapping[str, float], count: int, rng: np.random.Generator) -> list[str]:
-    """Return ``count`` of the pieces of evidence with the largest merit, the largest first."""
-    pool = sorted(merit, key=lambda gene: -merit[gene])[:POOL]
+def _some(pool: Sequence[str], count: int, rng: np.random.Generator) -> list[str]:
+    """Return ``count`` of the genes, in their order."""
     chosen = set(shuffled(pool, rng)[: max(count, 0)])
     return [gene for gene in pool if gene in chosen]
 
@@ -134,7 +128,8 @@ class CellRule:
         self._cells = {cell.id: cell for cell in cells}
         self._markers, self._vocabulary = markers, vocabulary
         self._genes = frozenset(vocabulary.genes)
-        self._values = {pair for cell in cells for pair in (*cell.obs.items(), *cell.condition.items())}
+        self._known = {cell.id: {**cell.obs, **cell.condition} for cell in cells}
+        self._values = {pair for known in self._known.values() for pair in known.items()}
         self._columns = {column for column, _ in self._values}
         self._alike: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
 
@@ -151,7 +146,7 @@ class CellRule:
 
         genes: Sequence[str] = gold
         mistaken = candidate > 0 and rng.random() < min(0.15 + 0.2 * candidate, 0.75)
-        if own is None or not _is_of(own, condition) or mistaken:
+        if own is None or not condition.items() <= self._known[own.id].items() or mistaken:
             genes = self._another(condition, question.example.id, rng).genes
         elif candidate:
             genes = self._garbled(gold, min(candidate / 3, 1.0) * rng.uniform(0.4, 1.0), rng)
@@ -179,12 +174,11 @@ class CellRule:
 
     def _another(self, condition: Mapping[str, str], but: str, rng: np.random.Generator) -> Cell:
         """Return another labelled cell of the condition; any other cell where there is none."""
-        key = tuple(sorted(condition.items()))
+        key, wanted = tuple(sorted(condition.items())), condition.items()
         if key not in self._alike:
-            self._alike[key] = [cell for cell in self._cells.values() if _is_of(cell, condition)]
-        for cells in (self._alike[key], list(self._cells.values())):
-            others = [cell for cell in cells if cell.id != but]
-            if others:
+            self._alike[key] = [self._cells[i] for i, known in self._known.items() if wanted <= known.items()]
+        for cells in (self._alike[key], self._cells.values()):
+            if others := [cell for cell in cells if cell.id != but]:
                 return others[rng.integers(len(others))]
         return next(iter(self._cells.values()))
 
@@ -218,9 +212,4 @@ class CellRule:
         opening = f"{FOR} {f' {AND} '.join(label for _, label in shown)} {HIGH}" if shown else HIGH
         room = max(MAX_WORDS - len(opening.split()), 1)
         count = min(int(rng.integers(FEWEST, 7)), room, max(len(listed) // 2, FEWEST))
-        chosen = set(shuffled(pool, rng)[:count])
-        return f"{opening} {sentence([gene for gene in pool if gene in chosen])}"
-
-
-def _is_of(cell: Cell, condition: Mapping[str, str]) -> bool:
-    return all(value_of(cell, column) == value for column, value in condition.items())
+        return f"{opening} {sentence(_some(pool, count, rng))}"

@@ -40,11 +40,6 @@ class Markers:
     if_absent: Floats
 
 
-def value_of(cell: Cell, column: str) -> str | None:
-    """Return what stands in ``column`` of the cell, or None."""
-    return cell.condition.get(column, cell.obs.get(column))
-
-
 def find_markers(cells: Sequence[Cell], vocabulary: Vocabulary, *, top: int = 40) -> dict[str, Markers]:
     """Return the markers of every label set that one of the labelled training ``cells`` has a label of, by kind.
 
@@ -59,7 +54,8 @@ def find_markers(cells: Sequence[Cell], vocabulary: Vocabulary, *, top: int = 40
         if not vocabulary.tables(kind):
             continue
         row = {label: number for number, label in enumerate(labels)}
-        chosen = [(cell, row[value]) for cell in cells if (value := value_of(cell, kind)) in row and value is not None]
+        values = [cell.condition.get(kind, cell.obs.get(kind, "")) for cell in cells]
+        chosen = [(cell, row[value]) for cell, value in zip(cells, values, strict=True) if value in row]
         if chosen:
             scores = rank_scores([cell for cell, _ in chosen], place)
             codes = np.array([code for _, code in chosen])

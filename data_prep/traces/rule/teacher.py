@@ -77,18 +77,17 @@ class RuleTeacher(Teacher):
         if fault == "repeat":
             return self.write(question, 0)
         rng, field = self._rng(question, candidate, "sound"), question.field
-        where, hint = f"dual pair {question.pair.name!r}, {question.direction}", "ask a model (--teacher MODEL)"
         value: Value
         if isinstance(field, Genes):
             trace, value = self._genes.answer(question, candidate, rng)
-        elif not isinstance(field, OneOf):
-            what, hint = f"the rule cannot answer with a {type(field).__name__}", f"{hint}, or use OneOf and Genes"
-            raise CellDualityError(what, code="unknown-field", where=where, hint=hint)
-        elif not self._vocabulary.tables(field.kind):
-            what = f"the rule cannot choose among {len(self._vocabulary.labels[field.kind])} labels of {field.kind!r}"
-            raise CellDualityError(what, code="too-many-labels", where=where, hint=hint)
-        else:
+        elif isinstance(field, OneOf) and self._vocabulary.tables(field.kind):
             trace, value = self._labels.answer(question, field.kind, candidate, rng)
+        else:
+            what, code = f"the rule cannot answer with a {type(field).__name__}", "unknown-field"
+            if isinstance(field, OneOf):
+                what, code = f"the rule cannot choose among so many labels of {field.kind!r}", "too-many-labels"
+            where = f"dual pair {question.pair.name!r}, {question.direction}"
+            raise CellDualityError(what, code=code, where=where, hint="ask a model (--teacher MODEL)")
         if fault == "endless":
             trace = " ".join((trace.split() * ENDLESS_WORDS)[:ENDLESS_WORDS])
         elif fault == "leak":

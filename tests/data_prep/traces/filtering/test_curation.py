@@ -1,4 +1,4 @@
-"""From planted candidates to exactly the planted rows, in the proportions that were asked for."""
+"""From planted candidates to exactly the planted rows, in the proportions that were asked for, and what is counted."""
 
 from __future__ import annotations
 
@@ -14,32 +14,14 @@ from hypothesis import strategies as st
 
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.tasks import TASKS
+from data_prep.manifests import Manifest
 from data_prep.traces.candidates import Candidate, read_candidates, read_instances
-from data_prep.traces.filtering.curation import (
-    CANDIDATES,
-    QUESTIONS,
-    REJECTED,
-    ROWS,
-    CurationSettings,
-    apportioned,
-    chosen,
-    curate,
-    decide,
-    describe,
-)
+from data_prep.traces.filtering import curation
+from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS, REJECTED, ROWS, CurationSettings, curate
 from data_prep.traces.filtering.filters import similarity
 from data_prep.traces.filtering.statistics import STEPS, Statistics, last_settings, statistics, tables
-from tests.data_prep.traces.filtering.planted import (
-    TRACE,
-    VOCABULARY,
-    bad_replies,
-    candidate,
-    good,
-    others,
-    prepared,
-    questions_in,
-    write_candidates,
-)
+from tests.data_prep.traces import planted
+from tests.data_prep.traces.planted import TRACE, VOCABULARY, candidate, good, others, prepared, questions_in
 from tests.refused import refused
 
 ANNOTATION = "cell_type_annotation"
@@ -52,11 +34,11 @@ def plants(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[tuple[s
     folder = prepared(tmp_path_factory.mktemp("planted"))
     made, turns = [], cycle(range(99))
     for question in questions_in(folder):
-        bad = list(bad_replies(question).items())
+        bad = list(planted.bad_replies(question).items())
         first, second = (bad[next(turns) % len(bad)] for _ in range(2))
         replies = [first, ("", good(question)), second, ("not_best", good(question, "Said otherwise."))]
         made += [(candidate(question, number, reply), reason) for number, (reason, reply) in enumerate(replies)]
-    write_candidates(folder, (made[place][0] for place in np.random.default_rng(1).permutation(len(made))))
+    planted.write_candidates(folder, (made[place][0] for place in np.random.default_rng(1).permutation(len(made))))
     return folder, {(each.key, each.candidate): reason for each, reason in made}
 
 
@@ -71,13 +53,14 @@ def only(data):
 
     def plant(*candidates: Candidate) -> None:
         (data / CANDIDATES).unlink()
-        write_candidates(data, candidates)
+        planted.write_candidates(data, candidates)
 
     return plant
 
 
-def made_with(**values: object) -> CurationSettings:
-    return CurationSettings.read(values)
+def made(data: Path, **values: object) -> Manifest:
+    """Return the manifest of the rows made with settings."""
+    return curate(data, TASKS, CurationSettings.read(values)).manifests[ROWS]
 
 
 def rows_of(folder: Path, name: str = ROWS) -> list[dict]:
@@ -105,24 +88,21 @@ def test_rows_are_the_planted_ones_and_every_rejection_names_its_reason(data, pl
     manifest = summary.manifests[ROWS]
     assert manifest["counts"] == {f"{task}/{direction}": 3 for task in TASKS for direction in ("dual", "primal")}
     assert manifest["drops"] == summary.manifests[REJECTED]["counts"] == Counter(rejected.values())
-    assert manifest["other_preparations"] == 0
-    assert describe(summary).row_count == len(manifest["questions"])
+    assert curation.describe(summary).row_count == len(manifest["questions"])
 
 
 def test_without_traces_rows_are_those_of_the_preparation(data):
-    curate(data, TASKS, made_with(filters={"traces": False}))
+    made(data, filters={"traces": False})
     bare, rows = ({(row["input"], row["output"]) for row in rows_of(data, name)} for name in (QUESTIONS, ROWS))
     assert rows == bare
 
 
 def test_what_is_up_to_date_is_left_and_what_changed_made_anew_but_nothing_that_was_changed_by_hand(data):
     def fresh(**values: object) -> bool:
-        return not curate(data, TASKS, made_with(**values)).up_to_date
+        return not curate(data, TASKS, CurationSettings.read(values)).up_to_date
 
-    assert fresh()
-    assert not fresh()
-    assert fresh(fill=True)
-    write_candidates(data, [candidate(questions_in(data)[0], 9, "one more")])
+    assert [fresh(), fresh(), fresh(fill=True)] == [True, False, True]
+    planted.write_candidates(data, [candidate(questions_in(data)[0], 9, "one more")])
     assert fresh(fill=True)
     (data / ROWS).write_text("mine")
     with refused("not-ours"):
@@ -132,7 +112,7 @@ def test_what_is_up_to_date_is_left_and_what_changed_made_anew_but_nothing_that_
 
 def test_the_same_seed_gives_the_same_bytes_whatever_the_order_of_the_candidates(data):
     def output(seed: int) -> list[bytes]:
-        assert not curate(data, TASKS, made_with(shares={"dual": 0.5}, seed=seed)).up_to_date
+        made(data, shares={"dual": 0.5}, seed=seed)
         return [(data / name).read_bytes() for name in (ROWS, REJECTED)]
 
     first = output(1)
@@ -142,34 +122,25 @@ def test_the_same_seed_gives_the_same_bytes_whatever_the_order_of_the_candidates
     assert output(1) == first
 
 
-class TestDuals:
-    def test_without_a_primal_row_are_rejected_unless_asked_for_or_the_primal_row_is_bare(self, data, only):
-        asked = [q for q in questions_in(data) if q.group != "cell_type_annotation/primal"]
-        only(*(candidate(question, 0, good(question)) for question in asked))
-        curate(data, TASKS, CurationSettings())
-        rejected = [(row["reason"], row["key"].split("/")[0]) for row in rows_of(data, REJECTED)]
-        assert rejected == [("no_primal", "cell_type_annotation")] * 3
-        for values in ({"duals": "all"}, {"fill": True}):
-            curate(data, TASKS, made_with(**values))
-            assert rows_of(data, REJECTED) == []
+def test_duals_without_a_primal_row_are_rejected_unless_asked_for_or_the_primal_row_is_bare(data, only):
+    only(*(candidate(question, 0, good(question)) for question in questions_in(data) if question.group != PRIMAL))
+    assert made(data)["drops"] == {"no_primal": 3}
+    assert made(data, duals="all")["drops"] == made(data, fill=True)["drops"] == {}
+    made(data, directions="primal")
+    assert {row["direction"] for row in rows_of(data)} == {"primal"}
 
-    def test_that_fail_leave_primal_rows_that_are_counted(self, data, only):
-        only(*(candidate(q, 0, good(q)) for q in questions_in(data) if q.direction == "primal"))
-        manifest = curate(data, TASKS, CurationSettings()).manifests[ROWS]
-        assert manifest["primal_without_dual"] == {f"{task}/primal": 3 for task in TASKS}
-        filled = curate(data, TASKS, made_with(fill=True)).manifests[ROWS]
-        assert filled["primal_without_dual"] == {}
-        assert filled["filled"] == {f"{task}/dual": 3 for task in TASKS}
 
-    def test_can_be_left_out(self, data):
-        curate(data, TASKS, made_with(directions="primal"))
-        assert {row["direction"] for row in rows_of(data)} == {"primal"}
+def test_primal_rows_whose_duals_fail_are_counted(data, only):
+    only(*(candidate(q, 0, good(q)) for q in questions_in(data) if q.direction == "primal"))
+    assert made(data)["primal_without_dual"] == {f"{task}/primal": 3 for task in TASKS}
+    filled = made(data, fill=True)
+    assert (filled["primal_without_dual"], filled["filled"]) == ({}, {f"{task}/dual": 3 for task in TASKS})
 
 
 def test_filled_rows_are_those_of_the_preparation_and_name_no_teacher(data, only):
     asked = questions_in(data)
     only(candidate(asked[0], 0, good(asked[0])), candidate(asked[1], 0, "no answer"))
-    curate(data, TASKS, made_with(fill=True))
+    made(data, fill=True)
     rows, given_rows = ({key_of(row): row for row in rows_of(data, name)} for name in (ROWS, QUESTIONS))
     assert rows.keys() == given_rows.keys()
     for key in rows.keys() - {asked[0].key}:
@@ -178,77 +149,73 @@ def test_filled_rows_are_those_of_the_preparation_and_name_no_teacher(data, only
 
 
 @pytest.fixture(scope="module")
-def graded(tmp_path_factory: pytest.TempPathFactory) -> list:
-    """Instances whose lists miss from none to all of the right genes."""
-    folder = prepared(tmp_path_factory.mktemp("graded"), cells=1)
-    made = []
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two cells; of each question a good candidate, another, one without an answer, and one near, by two teachers."""
+    folder = prepared(tmp_path_factory.mktemp("statistics"), cells=2)
     for question in questions_in(folder):
-        for number in range(5):
-            value = question.gold
-            if not isinstance(value, str):
-                missing = number * len(value) // 4
-                value = (*value[: len(value) - missing], *others(question, missing))
-            made.append(candidate(question, number, question.response(value, f"{TRACE} Draft {number}.")))
-    write_candidates(folder, made)
-    return read_instances(folder / QUESTIONS, folder / CANDIDATES, TASKS)[0]
+        texts = [good(question), good(question, "Again."), f"<think>{TRACE}</think>"]
+        said = [candidate(question, number, text, "first") for number, text in enumerate(texts)]
+        nearly = question.response(near(question), f"{TRACE} Or nearly.")
+        planted.write_candidates(folder, [*said, candidate(question, 0, nearly, "second")])
+    return folder
+
+
+def near(question):
+    gold = question.gold
+    return gold if isinstance(gold, str) else (*others(question, 2), *gold[2:])
 
 
 @settings(max_examples=30)
-@given(
-    pair=st.tuples(st.floats(0, 1), st.floats(0, 1)), keep=st.integers(1, 4), duals=st.sampled_from(["paired", "all"])
-)
-def test_a_higher_threshold_never_adds_a_row(graded, pair, keep, duals):
-    def kept(threshold: float) -> set[tuple[str, int]]:
-        how = made_with(filters={"threshold": threshold, "keep": keep}, duals=duals)
-        decided = (each for instance in graded for each in decide(instance, VOCABULARY, how))
-        return {(q.key, each.candidate) for q, judged, _ in decided for each, verdict in judged if verdict.accepted}
+@given(st.tuples(st.floats(0, 1), st.floats(0, 1)), st.integers(1, 4), st.sampled_from(["paired", "all"]))
+def test_a_higher_threshold_never_adds_a_row(folder, pair, keep, duals):
+    instances = read_instances(folder / QUESTIONS, folder / CANDIDATES, TASKS)[0]
+
+    def kept(threshold: float) -> set[Candidate]:
+        how = CurationSettings.read({"filters": {"threshold": threshold, "keep": keep}, "duals": duals})
+        decided = (each for instance in instances for each in curation.decide(instance, VOCABULARY, how))
+        return {verdict.candidate for _, verdicts, _ in decided for verdict in verdicts if not verdict.reason}
 
     assert kept(max(pair)) <= kept(min(pair))
 
 
-COUNTS = st.dictionaries(st.sampled_from(["a/primal", "a/dual", "b/primal", "b/dual"]), st.integers(1, 200), min_size=1)
+GROUPS = ["a/primal", "a/dual", "b/primal", "b/dual"]
 
 
-class TestProportions:
-    @given(counts=COUNTS, weights=st.lists(st.floats(0.01, 10), min_size=4, max_size=4))
-    def test_are_realised_within_rounding_and_leave_no_row_out_needlessly(self, counts, weights):
-        shares = dict(zip(("a/primal", "a/dual", "b/primal", "b/dual"), weights, strict=True))
-        left = apportioned(counts, shares)
-        scale = min(count / shares[group] for group, count in counts.items())
-        for group, count in left.items():
-            assert 0 <= count <= counts[group]
-            assert abs(count - scale * shares[group]) <= 0.5 + 1e-9
-        assert any(left[group] == counts[group] for group in counts)
+@given(
+    counts=st.dictionaries(st.sampled_from(GROUPS), st.integers(1, 200), min_size=1),
+    weights=st.lists(st.floats(0.01, 10), min_size=4, max_size=4),
+    seed=st.integers(0, 99),
+)
+def test_proportions_are_realised_within_rounding_and_no_row_is_left_out_needlessly(counts, weights, seed):
+    shares = dict(zip(GROUPS, weights, strict=True))
+    groups = [group for group, count in counts.items() for _ in range(count)]
+    places = curation.chosen(groups, shares, np.random.default_rng(seed))
+    assert len(set(places)) == len(places)
+    left, scale = Counter(groups[place] for place in places), min(counts[group] / shares[group] for group in counts)
+    assert all(abs(left[group] - scale * shares[group]) <= 0.5 + 1e-9 for group in counts)
+    assert any(left[group] == counts[group] for group in counts)
+    assert sorted(curation.chosen(groups, {}, np.random.default_rng(seed))) == list(range(len(groups)))
 
-    @given(counts=COUNTS, seed=st.integers(0, 99))
-    def test_rows_are_chosen_once_each(self, counts, seed):
-        groups = [group for group, count in counts.items() for _ in range(count)]
-        places = chosen(groups, {"dual": 0.3}, np.random.default_rng(seed))
-        assert len(set(places)) == len(places)
-        assert Counter(groups[place] for place in places) == +Counter(apportioned(counts, {"dual": 0.3}))
-        assert sorted(chosen(groups, {}, np.random.default_rng(seed))) == list(range(len(groups)))
 
-    def test_of_written_rows_are_those_asked_for(self, data):
-        curate(data, TASKS, made_with(shares={"primal": 1, "dual": 2 / 3, "cell_type_annotation": 0}))
-        counts = Counter((row["datasource"], row["direction"]) for row in rows_of(data))
-        rest = TASKS.keys() - {"cell_type_annotation"}
-        assert counts == {(task, direction): n for task in rest for direction, n in (("primal", 3), ("dual", 2))}
+def test_proportions_of_written_rows_are_those_asked_for(data):
+    counts = made(data, shares={"primal": 1, "dual": 2 / 3, ANNOTATION: 0})["counts"]
+    rest = TASKS.keys() - {ANNOTATION}
+    assert counts == {f"{task}/{direction}": n for task in rest for direction, n in (("primal", 3), ("dual", 2))}
 
 
 def test_candidates_for_another_wording_are_counted_and_left_out(data):
     question = questions_in(data)[0]
-    old = Candidate(question.key, 7, "f" * 12, "planted", "0" * 12, good(question, "Old."))
-    gone = Candidate(f"{question.key}9", 7, "f" * 12, "planted", "0" * 12, good(question))
-    write_candidates(data, [old, gone])
-    assert curate(data, TASKS, CurationSettings()).manifests[ROWS]["other_preparations"] == 2
+    said = [Candidate(key, 7, "f" * 12, "t", "0", candidate(question, 0, "").reply) for key in (question.key, "gone")]
+    planted.write_candidates(data, said)
+    assert made(data)["other_preparations"] == 2
     assert not any(row["candidate"] == 7 for name in (ROWS, REJECTED) for row in rows_of(data, name))
 
 
-def fails(data: Path, code: str, where: str, **values: object) -> None:
+def fails(data: Path, code: str, where: str = CANDIDATES, **values: object) -> None:
     """Check that nothing is written, for which reason."""
     before = sorted(data.rglob("*"))
     with refused(code) as error:
-        curate(data, TASKS, made_with(**values))
+        made(data, **values)
     assert where in error.value.where
     assert sorted(data.rglob("*")) == before
 
@@ -256,17 +223,17 @@ def fails(data: Path, code: str, where: str, **values: object) -> None:
 def test_candidates_of_another_preparation_or_for_duals_of_other_answers_alone_are_refused(data, only):
     rows = rows_of(data, QUESTIONS)
     write_jsonl(data / QUESTIONS, [{**row, "input": f"Please. {row['input']}"} for row in rows])
-    fails(data, "other-preparation", "candidates.jsonl")
+    fails(data, "other-preparation")
     primal = next(question for question in questions_in(data) if question.group == PRIMAL)
-    dual = primal.about(next(label for label in VOCABULARY.labels["cell_type"] if label != primal.gold), VOCABULARY)
+    dual = primal.about(next(label for label in planted.KINDS["cell_type"] if label != primal.gold), VOCABULARY)
     only(candidate(dual, 0, good(dual)))
-    fails(data, "other-preparation", "candidates.jsonl")
+    fails(data, "other-preparation")
 
 
 def test_where_nothing_passes_bare_answers_have_to_do(data, only):
     only(*(candidate(question, 0, "no answer") for question in questions_in(data)))
-    fails(data, "nothing-passes", "candidates.jsonl")
-    curate(data, TASKS, CurationSettings(fill=True))
+    fails(data, "nothing-passes")
+    made(data, fill=True)
     assert {row["teacher"] for row in rows_of(data)} == {"none"}
 
 
@@ -285,26 +252,6 @@ def test_a_missing_file_an_unknown_group_and_no_share_are_refused(data, code, wh
     fails(data, code, where, **values)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two cells; of each question a good candidate, another, one without an answer, and one near, by two teachers."""
-    folder = prepared(tmp_path_factory.mktemp("statistics"), cells=2)
-    made = []
-    for question in questions_in(folder):
-        value = question.gold
-        near = value if isinstance(value, str) else (*others(question, 2), *value[2:])
-        texts = [good(question).text, good(question, "Again.").text, f"<think>{TRACE}</think>"]
-        made += [candidate(question, number, text, "first") for number, text in enumerate(texts)]
-        made.append(candidate(question, 0, question.response(near, f"{TRACE} Or nearly."), "second"))
-    write_candidates(folder, made)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def found(folder) -> Statistics:
-    return statistics(folder, TASKS, CurationSettings())
-
-
 def printed(found: Statistics, title: str, keep: int = 1) -> dict[str, list[str]]:
     """Return {first column: the others} of the printed table whose title begins so."""
     [table] = [table for table in tables(found, keep) if str(table.title).startswith(title)]
@@ -312,41 +259,34 @@ def printed(found: Statistics, title: str, keep: int = 1) -> dict[str, list[str]
     return dict(zip(names, map(list, zip(*columns, strict=True)), strict=True))
 
 
-def test_reasons_scores_and_words_are_counted(found):
-    counted = printed(found, "candidates")
+def test_reasons_scores_words_and_what_each_threshold_leaves_are_counted(folder):
+    found, pairs, words = statistics(folder, TASKS, CurationSettings()), len(TASKS), len(TRACE.split())
+    counted, why = printed(found, "candidates"), printed(found, "why")
     assert counted[PRIMAL] == ["2", "2", "8", "6", "75.0%", "2"]
-    pairs = len(TASKS)
     assert counted["by first"][2:] == [str(12 * pairs), str(8 * pairs), "66.7%", str(4 * pairs)]
-    why = printed(found, "why")
-    assert why[PRIMAL] == ["4", "2", ""]
-    assert list(why) == list(printed(found, "candidates"))[:-2]
+    assert (why[PRIMAL], list(why)) == (["4", "2", ""], list(counted)[:-2])
     assert printed(found, "mean score")[PRIMAL] == ["1.000", "1.000", "0.000"]
-    words = len(TRACE.split())
     assert printed(found, "words")[DUAL] == [str(words + more) for more in (0, 0, 0, 0, 1, 2, 2)]
-
-
-def test_the_sweep_counts_what_each_threshold_leaves(folder, found):
-    duals = [question for question in questions_in(folder) if question.group == DUAL]
-    near = [similarity(q.gold, (*others(q, 2), *q.gold[2:])) for q in duals]
-    twice = statistics(folder, TASKS, CurationSettings.read({"filters": {"keep": 3}}))
     assert printed(found, "rows left")[DUAL] == ["2"] * len(STEPS)
-    left = [4 + sum(score >= step for score in near) for step in STEPS]
+
+    scores = [similarity(q.gold, near(q)) for q in questions_in(folder) if q.group == DUAL]
+    twice = statistics(folder, TASKS, CurationSettings.read({"filters": {"keep": 3}}))
+    left = [4 + sum(score >= step for score in scores) for step in STEPS]
     assert printed(twice, "questions (rows, 3", keep=3)[DUAL] == [f"2 ({rows})" for rows in left]
-    assert 0 < min(near) < 1
+    assert 0 < min(scores) < 1
     assert set(found.sweep) == {q.group for q in questions_in(folder) if not isinstance(q.gold, str)}
 
 
-def test_the_settings_are_those_of_the_last_filter(folder):
-    assert last_settings(folder) == CurationSettings()
-    wanted = CurationSettings.read({"filters": {"keep": 2, "thresholds": {"dual": 0.2}}, "fill": True})
-    curate(folder, TASKS, wanted)
-    assert last_settings(folder) == wanted
-    (folder / ROWS).unlink()
+def test_the_settings_are_those_of_the_last_filter(data):
+    assert last_settings(data) == CurationSettings()
+    wanted = {"filters": {"keep": 2, "thresholds": {"dual": 0.2}}, "fill": True}
+    made(data, **wanted)
+    assert last_settings(data) == CurationSettings.read(wanted)
 
 
 def test_what_was_not_needed_is_counted_as_passed(tmp_path):
-    folder = prepared(tmp_path, cells=1, tasks=[TASKS[ANNOTATION]])
-    write_candidates(folder, [candidate(q, 0, good(q)) for q in questions_in(folder) if q.direction == "dual"])
+    folder = prepared(tmp_path, cells=1, tasks=[ANNOTATION])
+    planted.write_candidates(folder, [candidate(q, 0, good(q)) for q in questions_in(folder) if q.direction == "dual"])
     found = statistics(folder, TASKS, CurationSettings())
     assert printed(found, "candidates")[DUAL] == ["1", "1", "1", "1", "100.0%", "0"]
     assert printed(found, "why")[DUAL] == ["1"]
