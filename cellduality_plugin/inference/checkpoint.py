@@ -41,6 +41,7 @@ class Checkpoint:
     model: Path  # the Hugging Face folder
     config: Config  # the dual pairs with their rewards; its folder is inside the model's
     notes: dict[str, Any]
+    backend: str = "transformers"  # what asks it, see :meth:`.model.Model.load`
 
     @property
     def hash(self) -> str:
@@ -171,7 +172,7 @@ def _carried(pair: str, source: Path, folder: Path) -> str:
     return f"{Path(file).name}:{name}"
 
 
-def read_checkpoint(model: Path) -> Checkpoint:
+def read_checkpoint(model: Path, backend: str = "transformers") -> Checkpoint:
     """Return the checkpoint in ``model``; a CellDualityError if it lacks what its use needs."""
     if not model.is_dir():
         hint = "give the folder of a trained model, as runs/cpu/grpo"
@@ -179,4 +180,4 @@ def read_checkpoint(model: Path) -> Checkpoint:
     folder = model / FOLDER
     what, hint = "description of what the model was trained on", "pack it first: cellduality pack MODEL --data DATA"
     notes = read_versioned(folder / _NOTES, FORMAT, VERSION, what=what, hint=hint)
-    return Checkpoint(model, Config.load(folder / "cellduality.json"), notes)
+    return Checkpoint(model, Config.load(folder / "cellduality.json"), notes, backend)

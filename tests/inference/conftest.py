@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 import anndata
@@ -16,7 +16,7 @@ from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.files import write_jsonl
-from cellduality_plugin.inference import Model
+from cellduality_plugin.inference import asking
 from cellduality_plugin.inference.checkpoint import pack
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
@@ -99,10 +99,6 @@ def played_by(monkeypatch) -> Callable[..., None]:
     """Return a function that lets policies play for the model: the dual, the greedy one, and the one that samples."""
 
     def play(*policies) -> None:
-        @contextmanager
-        def players(self, settings):
-            yield Players(*policies, len, len)
-
-        monkeypatch.setattr(Model, "_players", players)
+        monkeypatch.setattr(asking, "checkpoint_players", lambda *_, **__: nullcontext(Players(*policies, len, len)))
 
     return play

@@ -16,7 +16,7 @@ import scipy.sparse
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.inference import Model
-from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings
+from cellduality_plugin.inference.annotating import UNASSIGNED, Annotator
 from cellduality_plugin.inference.asking import write_copy
 from cellduality_plugin.inference.checkpoint import pack, read_checkpoint
 from cellduality_plugin.vocabulary import Vocabulary
@@ -88,8 +88,8 @@ def test_a_file_is_copied_whole_and_what_was_found_is_added(trained, planted, tm
     adata = cells_of(["B", "", "NK"], dense=dense)
     adata.write_h5ad(source)
     before = source.read_bytes()
-    table, shared = Model.load(trained).annotate_file(source, out, AnnotateSettings(verify=0))
-    assert (len(table), shared) == (2, 1.0)
+    labels = Annotator(read_checkpoint(trained), settings={"verify": 0}).of_file(source, out)
+    assert (len(labels.asked), labels.uns["cellduality"]["shared_genes"]) == (2, 1.0)
     found = anndata.read_h5ad(out)
     assert found.obs[KEY].tolist() == ["B", UNASSIGNED, "NK"], "a cell without genes is left out"
     assert found.obs["truth"].tolist() == ["B", "", "NK"]
@@ -125,8 +125,8 @@ def test_what_was_answered_is_not_asked_again(trained, planted, tmp_path, monkey
     source, out = tmp_path / "new.h5ad", tmp_path / "out.h5ad"
     cells_of(list(TYPES) * 4).write_h5ad(source)
     planted(0.95)
-    answered, settings = PlantedPolicy.generate, AnnotateSettings(verify=2, batch=3)
-    model, calls = Model.load(trained), []
+    answered, calls = PlantedPolicy.generate, []
+    annotator = Annotator(read_checkpoint(trained), settings={"verify": 2, "batch": 3})
 
     async def at_most(self, prompt, **how):
         calls.append(prompt)
@@ -136,15 +136,15 @@ def test_what_was_answered_is_not_asked_again(trained, planted, tmp_path, monkey
 
     monkeypatch.setattr(PlantedPolicy, "generate", at_most)
     with pytest.raises(KeyboardInterrupt):
-        model.annotate_file(source, out, settings)
+        annotator.of_file(source, out)
     assert not out.exists()
     monkeypatch.setattr(PlantedPolicy, "generate", answered)
     asked = planted(0.95)
-    model.annotate_file(source, out, settings)
+    annotator.of_file(source, out)
     primal = [prompt for policy in asked for prompt, what in policy.asked if what == ""]
     assert len(primal) == 2 * 12 - 12, "two whole batches of three cells had been kept"
     assert anndata.read_h5ad(out).obs[KEY].tolist() == list(TYPES) * 4
-    model.annotate_file(source, out, AnnotateSettings(verify=0))  # a file of ours may be replaced
+    annotator.of_file(source, out)  # a file of ours may be replaced
 
 
 def write_broken(name: str, path: Path) -> None:
@@ -174,7 +174,7 @@ def test_a_file_that_cannot_be_annotated_is_one_line_and_nothing_is_written(trai
     write_broken(name, source)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(CellDualityError) as error:
-        Model.load(trained).annotate_file(source, out, AnnotateSettings(verify=0))
+        Annotator(read_checkpoint(trained), settings={"verify": 0}).of_file(source, out)
     assert "\n" not in str(error.value)
     assert error.value.hint
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -186,7 +186,7 @@ def test_files_of_others_stay(trained, tmp_path):
     shutil.copy(source, other)
     for out in (source, other):
         with refused("file-taken"):
-            Model.load(trained).annotate_file(source, out, AnnotateSettings(verify=0))
+            Annotator(read_checkpoint(trained), settings={"verify": 0}).of_file(source, out)
 
 
 def test_a_model_that_was_not_packed_is_refused_with_how_to_pack_it(trained, data, tmp_path):

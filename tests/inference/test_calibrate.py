@@ -18,7 +18,7 @@ from cellduality_plugin.evaluation.confidence import calibration_error, coverage
 from cellduality_plugin.evaluation.rounds.labelling import Opinion
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.inference import Model
-from cellduality_plugin.inference.annotating import AnnotateSettings, Annotator
+from cellduality_plugin.inference.annotating import Annotator
 from cellduality_plugin.inference.calibration import UNNAMED, Calibration, Exponents, fit
 from cellduality_plugin.inference.checkpoint import pack, read_checkpoint
 from cellduality_plugin.profiles import Profile, Profiles
@@ -206,7 +206,7 @@ def test_the_cells_of_the_audit_come_first_so_that_few_labels_are_read(model, da
     examples = [task.example(cell, hidden=1.0, labelled=True, rng=rng) for cell in cells]
     write_jsonl(other / "audit.jsonl", [{"input": "", "label": each.to_label()} for each in examples])
 
-    annotator = Annotator(read_checkpoint(model), AnnotateSettings(), calibrating=True)
+    annotator = Annotator(read_checkpoint(model), calibrating=True)
     first = annotator.known_cells(other, "validation", len(chosen))
     assert [example.id for example, _ in first] == [row["id"] for row in chosen]
     assert [label for _, label in first] == [row["cell_type"] for row in chosen]

@@ -14,20 +14,19 @@ import pytest
 
 from cellduality_plugin.chat import render, response_ids
 from cellduality_plugin.files import read_jsonl
-from cellduality_plugin.inference import Model
-from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings
-from cellduality_plugin.inference.checkpoint import pack
+from cellduality_plugin.inference.annotating import UNASSIGNED, Annotator
+from cellduality_plugin.inference.checkpoint import pack, read_checkpoint
 from tests.evaluation.audit.conftest import ANNOTATION, TYPES
 from tests.inference.conftest import cells_of
 
 KINDS = [*TYPES, "T"] * 20  # cells of a type are equal: so are their questions
-SETTINGS = AnnotateSettings(verify=3, batch=4)
+SETTINGS = {"verify": 3, "batch": 4}
 ANNOTATE = (
     "import sys, torch; torch.set_num_threads(1)\n"
-    "from pathlib import Path; from cellduality_plugin.inference import Model\n"
-    "from cellduality_plugin.inference.annotating import AnnotateSettings\n"
+    "from pathlib import Path; from cellduality_plugin.inference.annotating import Annotator\n"
+    "from cellduality_plugin.inference.checkpoint import read_checkpoint\n"
     "model, source, out = map(Path, sys.argv[1:])\n"
-    f"Model.load(model).annotate_file(source, out, AnnotateSettings(verify={SETTINGS.verify}, batch={SETTINGS.batch}))"
+    f"Annotator(read_checkpoint(model), settings={SETTINGS}).of_file(source, out)"
 )
 
 
@@ -66,7 +65,7 @@ def test_a_killed_run_asks_nothing_twice_and_writes_the_same_bytes_and_a_repacke
     model = shutil.copytree(taught, tmp_path / "m")
 
     def annotate() -> bytes:
-        table, _ = Model.load(model).annotate_file(source, out, SETTINGS)
+        table = Annotator(read_checkpoint(model), settings=SETTINGS).of_file(source, out).asked
         assert table["label"].ne(UNASSIGNED).mean() > 0.5
         assert table["votes"].nunique() > 1, "draws differ: nothing here is trivially the same"
         return out.read_bytes()
