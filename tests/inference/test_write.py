@@ -15,7 +15,6 @@ from huggingface_hub import metadata_load
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.predictions import model_hash
-from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.inference import Model
 from cellduality_plugin.inference.card import write_card
 from cellduality_plugin.inference.checkpoint import pack
@@ -238,6 +237,8 @@ def test_commands_write_files_whatever_weights_say(trained, tmp_path):
     invoke("predict", "dropout_recovery", source, *of)
     invoke("predict", EXPOSURE, source, *of, "--set", "drug=X", "--verify", 0)
     assert "exposure_cellduality" in anndata.read_h5ad(out).obs
+    invoke("annotate", source, *of, "--verify", 2)
+    assert set(anndata.read_h5ad(out).obs["cell_type_cellduality"]) <= {*TYPES, "unassigned"}
     with refused("file-taken"):
         invoke("perturb", source, "--model", trained, "--out", source, "--perturbation", DRUG)
 
@@ -288,15 +289,6 @@ def test_what_cannot_be_answered_is_one_line(trained, code, ask):
         ask(Model.load(trained))
     assert "\n" not in str(error.value)
     assert error.value.hint
-
-
-def test_a_pair_that_was_not_trained_is_refused(trained, data, scribe, tmp_path):
-    scribe()
-    fewer, model = shutil.copytree(data, tmp_path / "data"), shutil.copytree(trained, tmp_path / "m")
-    write_jsonl(fewer / "sft.jsonl", [row for row in read_jsonl(data / "sft.jsonl") if row["datasource"] != RESPONSE])
-    pack(model, fewer, None, max_len=256, max_new_tokens=24)
-    with refused("task-not-packed"):
-        Model.load(model).perturb(CONTROLS, DRUG, progress=False)
 
 
 def evaluated(path: Path, weights: str) -> Path:
