@@ -37,14 +37,6 @@ def dual_of(cell, vocabulary):
     return make
 
 
-def test_without_traces_the_response_is_scored_whole(dual_of):
-    policy = thinking()
-    dual = dual_of(policy, 0)
-    assert asyncio.run(dual.log_likelihood("T", ("LYZ", "FTL"))) == (-2.0, 2)
-    assert policy.drawn == []
-    assert policy.scored == [(policy.scored[0][0], "", ANNOTATION.rebuilt_response(("LYZ", "FTL")))]
-
-
 @given(count=st.integers(1, 5), seed=st.integers(0, 9))
 def test_the_same_seed_gives_the_same_traces_whatever_the_row(count, seed, dual_of):
     policies = [thinking(), thinking(), thinking()]
@@ -65,7 +57,10 @@ def test_no_hidden_gene_is_shown_for_a_trace(task, dual_of, cell, vocabulary):
         assert not set(cell.genes) - {*shown} & {word for prompt, *_ in policy.drawn for word in prompt.split()}
 
 
-def test_what_is_hidden_is_scored_after_each_trace_and_the_trace_is_not(dual_of, vocabulary):
+def test_what_is_hidden_is_scored_whole_or_after_each_trace_which_is_not(dual_of, vocabulary):
+    assert asyncio.run(dual_of(policy := thinking(), 0).log_likelihood("T", ("LYZ", "FTL"))) == (-2.0, 2)
+    assert policy.drawn == []
+    assert policy.scored == [(policy.scored[0][0], "", ANNOTATION.rebuilt_response(("LYZ", "FTL")))]
     policy = thinking(log_prob=lambda given: -float(len(given)))
     dual = dual_of(policy, 3, temperature=0.7)
     total, tokens = asyncio.run(dual.log_likelihood("T", ("LYZ", "FTL")))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from dataclasses import replace
 
 import numpy as np
@@ -25,75 +24,65 @@ from tests.stack.my_pair import DropoutRecovery
 TYPE, CELL, RESPONSE = "cell_type_annotation", "conditional_cell_generation", "perturbation_response_generation"
 
 
-class TestPosterior:
-    def judged(self, name, cell, vocabulary, log_prob, answers):
-        """Return the verdict on each answer if the policy says log_prob(label) of the response, and its requests."""
-        labels = vocabulary.labels["cell_type"]
+@given(scores=st.lists(st.floats(-50, 0), min_size=4, max_size=4), shift=st.floats(-1000, 0))
+def test_a_posterior_is_the_share_of_the_label_in_all(scores, shift, vocabulary, cell):
+    labels, odds = vocabulary.labels["cell_type"], np.exp(np.array(scores) - max(scores))
+    table = dict(zip(labels, (score + shift for score in scores), strict=True))
 
-        def likely(prompt, response, given):
-            [label] = [label for label in labels if f"Type: {label}\n" in prompt or f">{label}<" in response]
-            return [log_prob[label], 0.0]
+    def likely(prompt, response, given):
+        [label] = [label for label in labels if f"Type: {label}\n" in prompt or f">{label}<" in response]
+        return [table[label], 0.0]
 
+    async def judged(name, answers):
         dual = Dual(TASKS[name], row(name, cell), vocabulary, Saying(log_prob=likely))
+        return [(await PosteriorReward().judge(answer, dual)).similarity for answer in answers], dual.requests
 
-        async def all_of_them():
-            return [await PosteriorReward().judge(answer, dual) for answer in answers]
-
-        return [verdict.similarity for verdict in asyncio.run(all_of_them())], dual.requests
-
-    @given(scores=st.lists(st.floats(-50, 0), min_size=4, max_size=4), shift=st.floats(-1000, 0))
-    def test_is_the_share_of_the_label_in_all(self, scores, shift, vocabulary, cell):
-        labels, odds = vocabulary.labels["cell_type"], np.exp(np.array(scores) - max(scores))
-        table = dict(zip(labels, (score + shift for score in scores), strict=True))
-        found, requests = self.judged(TYPE, cell, vocabulary, table, labels)
-        np.testing.assert_allclose(found, odds / odds.sum(), atol=1e-9)
-        assert math.isclose(sum(found), 1.0)
-        assert requests == len(labels), "the answers of a group share their prefills"
-        found, requests = self.judged(CELL, cell, vocabulary, table, [cell.genes, cell.genes[::-1]])
-        np.testing.assert_allclose(found, odds[labels.index(cell.obs["cell_type"])] / odds.sum(), atol=1e-9)
-        assert requests == 2, "each cell that was written is another question, about all labels at once"
-
-    def test_without_a_closed_set_is_refused_before_a_run(self, make_config):
-        pair = {"pair": "tests.stack.my_pair:DropoutRecovery", "reward": "posterior"}
-        with refused("needs-labels"):
-            Scorer(make_config(tasks={DropoutRecovery.name: pair}))
-
-    def test_of_a_label_that_is_not_in_the_vocabulary_is_refused(self, case_of):
-        case = case_of(CELL, "posterior")
-        with refused("unknown-label") as error:
-            case.scorer.group(replace(case.example, unknown="Hepatocyte").to_label())
-        assert error.value.where == "row set/AAAC-1"
+    found, requests = asyncio.run(judged(TYPE, labels))
+    np.testing.assert_allclose(found, odds / odds.sum(), atol=1e-9)
+    assert requests == len(labels), "the answers of a group share their prefills"
+    found, requests = asyncio.run(judged(CELL, [cell.genes, cell.genes[::-1]]))
+    np.testing.assert_allclose(found, odds[labels.index(cell.obs["cell_type"])] / odds.sum(), atol=1e-9)
+    assert requests == 2, "each cell that was written is another question, about all labels at once"
 
 
-class TestProfiles:
-    def test_score_the_whole_cell_though_the_question_shows_less(self, case_of):
-        case = case_of(TYPE, "profile", hidden=1.0)
-        for example in (case.example, replace(case.example, inputs={"cell": ("CD3E", "GNLY")})):
-            right, wrong = replace(case, example=example).answer(case.gold, "T")
-            assert (right.reward, wrong.reward, right.logs["dual_requests"]) == (1.0, 0.0, 0)
+def test_a_posterior_without_a_closed_set_or_of_a_label_that_is_not_in_it_is_refused(make_config, case_of):
+    pair = {"pair": "tests.stack.my_pair:DropoutRecovery", "reward": "posterior"}
+    with refused("needs-labels"):
+        Scorer(make_config(tasks={DropoutRecovery.name: pair}))
+    case = case_of(CELL, "posterior")
+    with refused("unknown-label") as error:
+        case.scorer.group(replace(case.example, unknown="Hepatocyte").to_label())
+    assert error.value.where == "row set/AAAC-1"
 
-    def test_score_the_cell_that_is_written_and_what_it_was_written_from(self, case_of, cell, vocabulary):
-        """Against a control the genes that it shares with the cell tell nothing."""
-        case = case_of(RESPONSE, "profile")
-        by_kind = case.scorer._profiles.by_kind
-        profile = by_kind["perturbation"]
-        wide = np.hstack([profile.weights, 0 * profile.weights])
-        by_kind["perturbation"] = replace(profile, weights=wide, paired=True)
-        new, copied = case.answer(cell.genes, cell.control)
-        assert (new.reward, copied.similarity) == (1.0, 1 / len(vocabulary.labels["perturbation"]))
 
-    @pytest.mark.parametrize(
-        ("profiles", "code"),
-        [(None, "no-profiles"), ("gone.npz", "missing-file"), ("few.npz", "no-profiles"), ("none.npz", "no-profiles")],
-    )
-    def test_that_are_missing_are_found_before_a_run(self, profiles, code, make_config, tmp_path):
-        few = Profile(("CD19+ B", "T"), np.zeros((2, 1), np.float32), np.zeros(2, np.float32))
-        Profiles(("LYZ",), {"cell_type": few}).save(tmp_path / "few.npz")
-        Profiles(("LYZ",), {}).save(tmp_path / "none.npz")
-        config = make_config(tasks={TYPE: {"pair": TYPE, "reward": "posterior*profile"}}, profiles=profiles)
-        with refused(code) as error:
-            Scorer(config)
-        assert profiles != "few.npz" or "2 of 4 labels of 'cell_type': CD14+ Monocyte, CD56+ NK" in error.value.what
+def test_profiles_score_the_whole_cell_though_the_question_shows_less_and_one_that_is_written(
+    case_of, cell, vocabulary
+):
+    case = case_of(TYPE, "profile", hidden=1.0)
+    for example in (case.example, replace(case.example, inputs={"cell": ("CD3E", "GNLY")})):
+        right, wrong = replace(case, example=example).answer(case.gold, "T")
+        assert (right.reward, wrong.reward, right.logs["dual_requests"]) == (1.0, 0.0, 0)
+    case = case_of(RESPONSE, "profile")
+    by_kind = case.scorer._profiles.by_kind
+    profile = by_kind["perturbation"]
+    wide = np.hstack([profile.weights, 0 * profile.weights])
+    by_kind["perturbation"] = replace(profile, weights=wide, paired=True)
+    new, copied = case.answer(cell.genes, cell.control)
+    assert new.reward == 1.0
+    assert copied.similarity == 1 / len(vocabulary.labels["perturbation"]), "genes of the control tell nothing"
+
+
+@pytest.mark.parametrize(
+    ("profiles", "code"),
+    [(None, "no-profiles"), ("gone.npz", "missing-file"), ("few.npz", "no-profiles"), ("none.npz", "no-profiles")],
+)
+def test_profiles_that_are_missing_are_found_before_a_run(profiles, code, make_config, tmp_path):
+    few = Profile(("CD19+ B", "T"), np.zeros((2, 1), np.float32), np.zeros(2, np.float32))
+    Profiles(("LYZ",), {"cell_type": few}).save(tmp_path / "few.npz")
+    Profiles(("LYZ",), {}).save(tmp_path / "none.npz")
+    config = make_config(tasks={TYPE: {"pair": TYPE, "reward": "posterior*profile"}}, profiles=profiles)
+    with refused(code):
+        Scorer(config)
         assert config.load_rewards(config.load_tasks(), prepared=False)
         assert Scorer(make_config(profiles=profiles)), "no other reward misses them"
 
