@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import shutil
@@ -12,11 +11,10 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 import cellduality_plugin
 from cellduality_plugin.config import Config
-from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate, table
+from cellduality_plugin.evaluation.evaluate import EvaluationSettings, evaluate
 from cellduality_plugin.evaluation.predictions import PredictionSettings
 from cellduality_plugin.files import read_jsonl
 from tests.commands.conftest import invoke
@@ -145,6 +143,3 @@ def test_a_pair_and_a_metric_are_a_file_anywhere(tmp_path, monkeypatch):
         tasks=config.load_tasks(), opener=lambda _: nullcontext(Decoder()),
     )  # fmt: skip
     assert found["columns"]["SFT"]["metrics"][f"{CELL}/length"]["value"] == 3
-    console = Console(width=150, record=True, file=io.StringIO())
-    console.print(table(found))
-    assert "genes a cell" in console.export_text()
