@@ -10,7 +10,6 @@ import h5py
 import numpy as np
 import pandas
 import pytest
-import scipy.sparse
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
@@ -59,7 +58,7 @@ def test_a_judge_that_knows_better_corrects_the_votes(trained, planted):
     adata = cells_of(list(TYPES) * 20)
     model = Model.load(trained)
     model.annotate(adata, verify=8, progress=False)
-    right = (adata.obs[KEY] == adata.obs["truth"]).mean()
+    right = (adata.obs[KEY] == adata.obs["kind"]).mean()
     assert right > 0.9 > adata.obs[f"{KEY}_votes"].mean() + 0.3
 
 
@@ -76,6 +75,7 @@ def test_a_file_is_copied_whole_and_what_was_found_is_added_and_files_of_others_
     planted(0.95)
     source, out, other = tmp_path / "new.h5ad", tmp_path / "sub" / "out.h5ad", tmp_path / "other.h5ad"
     adata = cells_of(["B", "", "NK"])
+    adata.layers["other"], adata.obsm["X_umap"], adata.uns["kept"] = adata.X.copy(), np.ones((3, 2)), {"a": 1}
     adata.write_h5ad(source)
     before = source.read_bytes()
     other.write_bytes(before)
@@ -84,7 +84,7 @@ def test_a_file_is_copied_whole_and_what_was_found_is_added_and_files_of_others_
     assert (len(labels.asked), labels.uns["cellduality"]["shared_genes"]) == (2, 1.0)
     found = anndata.read_h5ad(out)
     assert found.obs[KEY].tolist() == ["B", UNASSIGNED, "NK"], "a cell without genes is left out"
-    assert found.obs["truth"].tolist() == ["B", "", "NK"]
+    assert found.obs["kind"].tolist() == ["B", "", "NK"]
     assert (found.X != adata.X).sum() == 0
     assert ({*found.layers}, {*found.obsm}) == ({"other"}, {"X_umap", f"{KEY}_probability"})
     assert found.uns["kept"]["a"] == 1
@@ -175,7 +175,7 @@ def test_a_reward_that_reads_the_truth_cannot_verify_new_cells(trained, data, tm
 
 def test_questions_show_the_genes_of_the_training_questions_alone(trained, planted):
     asked, adata = planted(0.95), cells_of(["B", "T"])
-    counts = scipy.sparse.hstack([adata.X, np.full((2, 1), 99.0, dtype=np.float32)], format="csr")
+    counts = np.hstack([adata.X, np.full((2, 1), 99.0, dtype=np.float32)])
     wider = anndata.AnnData(counts, obs=adata.obs, var=pandas.DataFrame(index=[*GENES, ELSEWHERE]))
     Model.load(trained).annotate(wider, verify=0, progress=False)
     assert wider.uns["cellduality"]["shared_genes"] == 1

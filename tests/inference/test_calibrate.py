@@ -149,7 +149,7 @@ def test_class_profiles_are_a_judge_of_their_own_and_are_listened_to_if_they_kno
     assert values["calibrated"] >= 0.75 > 0.6 > values["votes"]
     adata = cells_of(labels * 4)
     Model.load(model).annotate(adata, verify=4, progress=False)
-    assert adata.obs[KEY].tolist() == adata.obs["truth"].tolist()
+    assert adata.obs[KEY].tolist() == adata.obs["kind"].tolist()
 
 
 def test_the_command_fits_measures_on_cells_that_the_fit_has_not_met_and_sets_go_into_a_file(model, data, tmp_path):
@@ -183,7 +183,7 @@ def test_questions_are_those_of_annotation_and_show_no_label(model, data, played
     Model.load(model).calibrate(data, split="test", cells=1, verify=1)
     [calibrating] = {prompt for prompt, _ in sampler.asked}
     [row] = [row for row in made_cells("test", 90) if " ".join(row["genes"]) in calibrating]
-    adata = cells_of(["B"], dense=True)
+    adata = cells_of(["B"])
     adata.X = adata.X * 0
     for rank, gene in enumerate(row["genes"]):
         adata.X[0, GENES.index(gene)] = 50 - rank
