@@ -138,11 +138,8 @@ def _entropy(counts: Sequence[int]) -> float:
 
 
 def _copies(rollout: Rollout) -> dict[str, float]:
-    """Return how much was copied from what was shown instead of made.
-
-    A response may share genes with a cell it was shown, as relatives do: its copy has them at the same ranks. In a
-    reconstruction every gene that was shown is a copy: it is not hidden.
-    """
+    """Return how much was copied: of a cell that was shown what stands at the same ranks (relatives share genes), in a
+    reconstruction every gene that was shown."""
     shown = _lists(rollout.example.inputs)
     written = rollout.answer.value if shown and isinstance(rollout.answer.value, tuple) else ()
     same = [sum(map(str.__eq__, written, genes)) / max(len(written), 1) for genes in shown]

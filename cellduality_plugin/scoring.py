@@ -131,12 +131,7 @@ def shaped(similarity: float, validity: float, settings: TaskSettings) -> float:
 class Scorer:
     """Turns the text of a rollout into a :class:`Score`: parse, judge by the dual, compare with the group, log.
 
-    A rollout of a run is a member of its group, which is open while the rollout is made::
-
-        group = scorer.group(label)
-        with group.member():
-            text = ...
-            score = await scorer.score_member(text, group, policy)
+    A rollout of a run is scored inside ``with group.member()``, which is open while it is made.
     """
 
     def __init__(self, config: Config) -> None:

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from cellduality_plugin.duals import Dual, Reasoning
 from cellduality_plugin.parsing import OneOf, read_trace, split_response
-from cellduality_plugin.rewards import get_reward
 from cellduality_plugin.tasks import TASKS
 from tests.play import Saying, row
 
@@ -112,14 +111,3 @@ def test_a_trace_brings_no_tag_back(text):
     assert not [tag for tag in ("<think>", "</think>", "<answer>", "</answer>", "<|im_end|>") if tag in trace]
     response = split_response(ANNOTATION.rebuilt_response(("LYZ",), trace))
     assert (response.answer, response.failure) == ("LYZ", "")
-
-
-@pytest.mark.parametrize(
-    ("reward", "task"), [("posterior", ANNOTATION), ("likelihood", ANNOTATION), ("posterior", GENERATION)]
-)
-def test_rewards_of_labels_and_cells_reason(reward, task, dual_of, vocabulary, cell):
-    policy = thinking()
-    dual = dual_of(policy, 2, task)
-    asyncio.run(get_reward(reward).judge("T" if task is ANNOTATION else cell.genes, dual))
-    asked = len(vocabulary.labels["cell_type"]) if (reward, task) == ("posterior", ANNOTATION) else 1
-    assert len(policy.drawn) == len(policy.scored) == 2 * asked == dual.requests / 2

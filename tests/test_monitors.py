@@ -51,6 +51,8 @@ class TestKeys:
         scorer._rewards[name] = REWARDS[reward]
         scores = roll(scorer, row(name, cell), [text, rebuilt, text], Saying(rebuilt, log_prob=log_prob))
         [plain] = roll(scorer, row("cell_type_annotation", cell), [""])
+        assert {part for pair in RATIOS.values() for part in pair} <= plain.logs.keys()
+        assert {f"{part}/{task}" for pair in BY_TASK.items() for part in pair for task in TASKS} <= plain.logs.keys()
         for score in scores:
             assert list(score.logs) == list(plain.logs) == sorted(score.logs)
             assert all(math.isfinite(value) for value in score.logs.values())
@@ -76,13 +78,6 @@ class TestKeys:
         scorer._rewards[annotation.name] = Constant(verdict)
         [score] = roll(scorer, row(annotation.name, cell), ["<answer>T</answer>"])
         assert {type(value) for value in [*score.logs.values(), score.reward]} == {float}
-
-    def test_every_ratio_is_of_keys_that_are_logged(self, scorer, cell):
-        [score] = roll(scorer, row("cell_type_annotation", cell), [""])
-        for pair in RATIOS.values():
-            assert set(pair) <= score.logs.keys()
-        for name, share in BY_TASK.items():
-            assert {f"{key}/{task}" for key in (name, share) for task in TASKS} <= score.logs.keys()
 
 
 @given(causes=st.lists(st.sampled_from([*CAUSES, "", "unheard of"]), min_size=1, max_size=6))

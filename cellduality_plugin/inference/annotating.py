@@ -73,19 +73,14 @@ class AnnotateSettings(AskSettings):
 
 @dataclass(frozen=True)
 class Labels:
-    """What is found out about the cells of a table: what goes into it, by name, and a table of those that were asked.
+    """What is found out about the cells of a table."""
 
-    ``asked`` has by cell ``label`` (:data:`UNASSIGNED` where there is none), ``confidence`` in [0, 1], ``votes`` (the
-    share of the answers that named the label), ``reasoning`` (of the first such answer), and with a ``coverage``
-    ``set`` (labels, the likeliest first, between bars). The probabilities in ``obsm`` are cells x labels; rows sum to
-    1, or to 0 where nothing could be read. The labels, in ``uns``, are the whole set, or of one that no question lists
-    those that some cell has a share of.
-    """
-
+    # By cell that was asked: label (UNASSIGNED where there is none), confidence in [0, 1], votes (the share of the
+    # answers that named the label), reasoning, and with a coverage set (labels, the likeliest first, between bars).
     asked: DataFrame
-    obs: dict[str, Any]
-    obsm: dict[str, Any]
-    uns: dict[str, Any]
+    obs: dict[str, Any]  # new columns, as ``asked`` has them
+    obsm: dict[str, Any]  # probabilities, cells x labels; rows sum to 1, or to 0 where nothing could be read
+    uns: dict[str, Any]  # with the labels: all of the set, or where no question lists it those some cell has a share of
 
 
 class Annotator(Asker[Labels]):

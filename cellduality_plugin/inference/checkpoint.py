@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ import numpy as np
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.predictions import file_hash, versions
-from cellduality_plugin.files import read_jsonl, read_versioned, write_text
+from cellduality_plugin.files import read_jsonl, read_versioned, write_json
 from cellduality_plugin.policies.offline import check_checkpoint
 from cellduality_plugin.tasks import DualTask
 from data_prep.manifests import read_manifest
@@ -95,19 +94,15 @@ def pack(model: Path, data: Path, config: Path | None, *, max_len: int, max_new_
         "sources": manifest["sha256_by_source"], "versions": versions(),
     }  # fmt: skip
     Config.read(values, where=str(folder)).save(folder / "cellduality.json")
-    _write_notes(folder, notes)
+    write_json(folder / _NOTES, notes)
     return folder
-
-
-def _write_notes(folder: Path, notes: Mapping[str, Any]) -> None:
-    write_text(folder / _NOTES, json.dumps(notes, indent=1, ensure_ascii=False) + "\n")
 
 
 def note_calibration(checkpoint: Checkpoint, task: str, asked: str, found: Mapping[str, Any]) -> Checkpoint:
     """Write a calibration into the notes, beside those of other tasks and ways to ask; return the new checkpoint."""
     known = checkpoint.notes.get("calibration", {})
     notes = checkpoint.notes | {"calibration": known | {task: known.get(task, {}) | {asked: dict(found)}}}
-    _write_notes(checkpoint.model / FOLDER, notes)
+    write_json(checkpoint.model / FOLDER / _NOTES, notes)
     return replace(checkpoint, notes=notes)
 
 
