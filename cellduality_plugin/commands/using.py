@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from cellduality_plugin.inference.annotating import Annotator
     from cellduality_plugin.inference.writing import Writer
 
-LITTLE_SHARED = 0.5
-"""Of the genes that a model knows: a file that has fewer is warned of."""
+LITTLE_SHARED = 0.5  # of the genes that a model knows: a file that has fewer is warned of
 
 Folder: TypeAlias = Annotated[Path, Argument(help="The folder of a trained model, as the recipes leave it.")]
 Cells: TypeAlias = Annotated[Path, Argument(help="The .h5ad file: counts or log1p values, of any size and layout.")]

@@ -49,10 +49,8 @@ from data_prep.views import source_of
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-UNASSIGNED = "unassigned"
-"""The label of a cell that gets none."""
-FITTED = "validation"
-"""The split whose labels a calibration is fitted to; the others are for measuring."""
+UNASSIGNED = "unassigned"  # the label of a cell that gets none
+FITTED = "validation"  # the split whose labels a calibration is fitted to; the others are for measuring
 
 
 class AnnotateSettings(AskSettings):

@@ -49,10 +49,8 @@ Control: TypeAlias = "tuple[str, str] | Path | AnnData | None"
 where they are chosen."""
 Found = TypeVar("Found")
 
-PROVENANCE = "cellduality"
-"""The key of ``uns`` by which a file of ours is known."""
-UNTREATED = "<untreated>"
-"""What stands for the source of untreated cells that are in a file of their own."""
+PROVENANCE = "cellduality"  # the key of ``uns`` by which a file of ours is known
+UNTREATED = "<untreated>"  # what stands for the source of untreated cells that are in a file of their own
 _CONTROL_HINT = "say which are: --control COLUMN=VALUE, or --control FILE.h5ad that holds untreated cells alone"
 
 

@@ -21,8 +21,7 @@ from data_prep.datasets import DATASETS
 
 CARD = "README.md"
 OURS = "<!-- written by cellduality card: written anew by it -->"
-HEADLINES = 4
-"""Metrics of a task in the front matter, at most."""
+HEADLINES = 4  # metrics of a task in the front matter, at most
 
 
 def write_card(folder: Path, metrics: Path | None = None, audit: Path | None = None, licence: str = "other") -> Path:

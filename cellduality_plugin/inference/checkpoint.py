@@ -21,8 +21,7 @@ from data_prep.pseudo import hidden_share, read_sft, served
 from data_prep.views import source_of
 
 FORMAT, VERSION = "cellduality-checkpoint", 1
-FOLDER = "cellduality"
-"""Inside the model's folder. Its weights and tokenizer stay those of any Hugging Face model."""
+FOLDER = "cellduality"  # Inside the model's folder. Its weights and tokenizer stay those of any Hugging Face model
 
 _NOTES = "checkpoint.json"
 

@@ -26,10 +26,8 @@ from tests.evaluation.audit.conftest import ANNOTATION, GENERATION, GENES, TYPES
 
 KEY = "cell_type_cellduality"
 DRUG = "drug X 2 uM"
-ELSEWHERE = "G99"
-"""A gene of the vocabulary that no cell of the set shows: other sets of the run have it."""
-CONFUSED = 5
-"""One cell in so many has the genes of another type: nobody can know."""
+ELSEWHERE = "G99"  # a gene of the vocabulary that no cell of the set shows: other sets of the run have it
+CONFUSED = 5  # one cell in so many has the genes of another type: nobody can know
 
 
 def made_cells(split: str, count: int) -> list[dict[str, object]]:
