@@ -82,8 +82,7 @@ def test_a_healthy_run_is_silent(steps):
 
 @given(
     st.lists(
-        st.dictionaries(st.sampled_from(sorted(HEALTHY)), st.floats(allow_nan=True, allow_infinity=True)),
-        max_size=20,
+        st.dictionaries(st.sampled_from(sorted(HEALTHY)), st.floats(allow_nan=True, allow_infinity=True)), max_size=20
     )
 )
 def test_no_series_of_numbers_breaks_it_and_no_alarm_comes_twice(series):

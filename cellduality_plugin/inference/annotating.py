@@ -25,14 +25,7 @@ from cellduality_plugin.evaluation.confidence import (
     set_metrics,
 )
 from cellduality_plugin.evaluation.predictions import versions
-from cellduality_plugin.evaluation.rounds.labelling import (
-    NOBODY,
-    Opinion,
-    Panel,
-    likeliest,
-    luck,
-    refuse_every,
-)
+from cellduality_plugin.evaluation.rounds.labelling import NOBODY, Opinion, Panel, likeliest, luck, refuse_every
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.inference.asking import PROVENANCE, Asker, AskSettings, Cells, refuse_taken_keys, write_copy
