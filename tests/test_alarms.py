@@ -31,11 +31,13 @@ def run(**last: float):
     return [(step, at(step)) for step in range(1, STEPS + 1)]
 
 
+UNREAD = {"dual_answer_parsed": 0.0, "dual_zero_variance": 1.0, "dual_groups": 1.0}  # no temperature would help
 SICK = [
     ("hollow_consistency", run(dual_similarity=0.7, dual_validity=0.6)),
     ("hollow_consistency", run(dual_similarity=0.7, dual_label_entropy=0.0)),
     ("zero_variance", run(dual_zero_variance=0.99)),
     ("unreadable", run(dual_answer_parsed=0.01, dual_failed=0.0, dual_similarity=0.0)),
+    ("unreadable", [(step, UNREAD) for step in range(5, 15)]),
     ("dual_failures", run(dual_failed=0.6, dual_failed__no_answer=0.6)),
     ("truncation", run(dual_truncated=0.5)),
     ("copying", run(dual_copied__response=0.45)),
@@ -52,13 +54,6 @@ def test_what_goes_wrong_is_reported_once(name, steps):
     assert 5 < alarm.step < STEPS, "neither before it drifted nor only when all is lost"
     assert name != "dual_failures" or "most of them no_answer" in alarm.what, "the cause is named"
     assert "nan" not in str(alarm)
-
-
-def test_where_nothing_can_be_read_no_temperature_is_advised():
-    nothing = {"dual_answer_parsed": 0.0, "dual_zero_variance": 1.0, "dual_groups": 1.0}
-    [alarm] = alarms((step, nothing) for step in range(1, 9))
-    assert alarm.name == "unreadable"
-    assert "TEMPERATURE" not in str(alarm)
 
 
 @pytest.mark.parametrize(

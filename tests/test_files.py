@@ -100,12 +100,6 @@ def test_a_file_torn_anywhere_keeps_every_whole_line(tmp_path_factory, rows, dat
         assert list(log.lines()) == [line + b"\n" for line in [*written[:whole], b"{}"]]
 
 
-def test_a_torn_line_may_be_longer_than_a_block(tmp_path):
-    (tmp_path / "log").write_bytes(b"{}\n" + b'{"text": "' + b"x" * 300_000)
-    with AppendLog(tmp_path / "log") as log:
-        assert list(log.lines()) == [b"{}\n"]
-
-
 def test_one_process_at_a_time(tmp_path):
     program = f"from cellduality_plugin.files import AppendLog\nlog = AppendLog({str(tmp_path / 'log')!r})\n"
     command = [sys.executable, "-c", program + "print('open', flush=True)\ninput()"]

@@ -117,9 +117,7 @@ class Annotator(Asker[Labels]):
             tasks=[self.task.name], every=judged and own.verify > 0, seed=own.seed,
         )  # fmt: skip
 
-    def of_cells(
-        self, cells: Cells, source: str, kept: AnswerCache | None = None, others: Cells | None = None
-    ) -> Labels:
+    def of_cells(self, cells: Cells, source: str, kept: AnswerCache | None, others: Cells | None) -> Labels:
         import pandas
 
         obs, names = cells[1], ("confidence", "votes", "reasoning", "set")

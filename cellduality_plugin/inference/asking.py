@@ -100,9 +100,7 @@ class Asker(ABC, Generic[Found]):
             raise CellDualityError(what, code="no-control", where="--control", hint=hint)
 
     @abstractmethod
-    def of_cells(
-        self, cells: Cells, source: str, kept: AnswerCache | None = None, others: Cells | None = None
-    ) -> Found:
+    def of_cells(self, cells: Cells, source: str, kept: AnswerCache | None, others: Cells | None) -> Found:
         """Return what was answered about the cells that can be read.
 
         ``source`` is what they are called. What is in ``kept`` is not asked again. ``others`` are untreated cells. A

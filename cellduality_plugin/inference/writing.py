@@ -127,9 +127,7 @@ class Writer(Asker[AnnData]):
         asked = {column: [row[column] for row in rows] for column in self.columns}
         return self._as_anndata(found, pandas.DataFrame(index=names), {**asked, "length": [length] * len(rows)})
 
-    def of_cells(
-        self, cells: Cells, source: str, kept: AnswerCache | None = None, others: Cells | None = None
-    ) -> AnnData:
+    def of_cells(self, cells: Cells, source: str, kept: AnswerCache | None, others: Cells | None) -> AnnData:
         obs = cells[1]
         if not obs.index.is_unique:
             hint = "call adata.obs_names_make_unique()"
