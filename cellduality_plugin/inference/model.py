@@ -169,15 +169,15 @@ class Model:
         asker = self.asker(task, settings, **how)
         return self._labelled(asker, adata, copy) if isinstance(asker, Annotator) else asker.of_adata(adata)
 
-    def asker(self, task: str, settings: Mapping[str, Any], **how: Any) -> Annotator | Writer:
-        """Return what asks a pair of the model by its name: ``asker.of_file(source, out)`` about a file of any size.
+    def asker(self, task: str, settings: Mapping[str, Any] | None = None, **how: Any) -> Annotator | Writer:
+        """Return what asks a pair by its name: ``model.asker(task).of_file(source, out)`` about a file of any size.
 
         ``how`` is as for :class:`.asking.Asker`. A CellDualityError if there is no such pair.
         """
         pair = self.checkpoint.task(task)
         if isinstance(pair.answer, OneOf):
             return Annotator(self.checkpoint, task, settings, **how)
-        return Writer(self.checkpoint, cell_pair(self.checkpoint, task), settings, **how)
+        return Writer(self.checkpoint, cell_pair(self.checkpoint, task), settings or {}, **how)
 
     def _labelled(self, annotator: Annotator, adata: AnnData, copy: bool) -> AnnData | None:
         found = annotator.of_adata(adata)
