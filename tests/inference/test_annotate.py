@@ -37,11 +37,20 @@ def planted(played_by):
     return play
 
 
+@pytest.mark.parametrize("listed", [True, False])
 @pytest.mark.parametrize("verify", [0, 4])
-def test_cells_get_labels_confidence_votes_reasoning_and_probabilities(trained, planted, verify):
-    planted(0.95)
-    adata = cells_of(["B", "T", "NK", "T"])
-    assert Model.load(trained).annotate(adata, verify=verify, progress=False) is None
+def test_cells_get_labels_confidence_votes_reasoning_and_probabilities(
+    trained, planted, data, tmp_path, verify, listed
+):
+    """Those of a set that no question lists, too: its columns are what was answered."""
+    asked, adata = planted(0.95), cells_of(["B", "T", "NK", "T"])
+    model = shutil.copytree(trained, tmp_path / "m")
+    if not listed:
+        replace(Vocabulary.load(data / "vocabulary.json"), listed=2).save(model / "cellduality" / "vocabulary.json")
+        with refused("too-many-labels"):
+            Model.load(model).calibrate(data, verify=verify)
+    assert Model.load(model).annotate(adata, verify=verify, progress=False) is None
+    assert any("too many to list" in prompt for policy in asked for prompt, _ in policy.asked) != listed
     assert adata.obs[KEY].tolist() == ["B", "T", "NK", "T"]
     assert adata.obs[f"{KEY}_confidence"].between(0.9, 1).all()
     assert adata.obs[f"{KEY}_votes"].between(0.25, 1).all()
@@ -194,18 +203,3 @@ def test_a_pair_that_names_no_cells_or_cells_beside_others_is_refused(trained, d
         loaded.annotate(adata, task=GENERATION, progress=False)
     with refused("task-not-packed"):
         loaded.predict(IDENTIFICATION, adata, progress=False)
-
-
-@pytest.mark.parametrize("verify", [0, 4])
-def test_of_a_set_that_no_question_lists_the_columns_are_what_was_answered(trained, planted, data, tmp_path, verify):
-    asked, adata = planted(0.95), cells_of(["B", "T", "T"])
-    model = shutil.copytree(trained, tmp_path / "m")
-    replace(Vocabulary.load(data / "vocabulary.json"), listed=2).save(model / "cellduality" / "vocabulary.json")
-    Model.load(model).annotate(adata, verify=verify, progress=False)
-    assert adata.obs[KEY].tolist() == ["B", "T", "T"]
-    labels, shares = adata.uns["cellduality"]["labels"], adata.obsm[f"{KEY}_probability"]
-    assert [labels[at] for at in shares.argmax(axis=1)] == adata.obs[KEY].tolist()
-    assert shares.sum(axis=1) == pytest.approx(1)
-    assert any("too many to list" in prompt for policy in asked for prompt, _ in policy.asked)
-    with refused("too-many-labels"):
-        Model.load(model).calibrate(data, verify=verify)
