@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import softmax
@@ -39,9 +40,6 @@ from cellduality_plugin.tasks.base import LabelTask
 from data_prep.pseudo import kind_of, question, read_sft, served
 from data_prep.views import source_of
 
-if TYPE_CHECKING:
-    from pandas import DataFrame
-
 UNASSIGNED = "unassigned"  # the label of a cell that gets none
 FITTED = "validation"  # the split whose labels a calibration is fitted to; the others are for measuring
 
@@ -68,7 +66,7 @@ class Labels:
 
     # By cell that was asked: label (UNASSIGNED where there is none), confidence in [0, 1], votes (the share of the
     # answers that named the label), reasoning, and with a coverage set (labels, the likeliest first, between bars).
-    asked: DataFrame
+    asked: pandas.DataFrame
     obs: dict[str, Any]  # new columns, as ``asked`` has them
     obsm: dict[str, Any]  # probabilities, cells x labels; rows sum to 1, or to 0 where nothing could be read
     uns: dict[str, Any]  # with the labels: all of the set, or where no question lists it those some cell has a share of
@@ -118,8 +116,6 @@ class Annotator(Asker[Labels]):
         )  # fmt: skip
 
     def of_cells(self, cells: Cells, source: str, kept: AnswerCache | None, others: Cells | None) -> Labels:
-        import pandas
-
         obs, names = cells[1], ("confidence", "votes", "reasoning", "set")
         refuse_taken_keys(obs, [self.key, *(f"{self.key}_{each}" for each in names)])
         ranked, origin = self.readable(cells[0], source)

@@ -11,9 +11,13 @@ from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
+import h5py
 import numpy as np
+from anndata import AnnData
+from anndata.io import read_elem, write_elem
+from pandas import DataFrame
 from pydantic import Field
 
 from cellduality_plugin.cell_sentences import Cell
@@ -39,12 +43,8 @@ from data_prep.sources import own_file, untreated
 from data_prep.splits import pair_with_controls
 from data_prep.views import GROUPS, known_by
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from pandas import DataFrame
-
-Cells: TypeAlias = "tuple[AnnData | CellTable, DataFrame]"  # cells, and all that is known of them
-Control: TypeAlias = "tuple[str, str] | Path | AnnData | None"
+Cells: TypeAlias = tuple[AnnData | CellTable, DataFrame]  # cells, and all that is known of them
+Control: TypeAlias = tuple[str, str] | Path | AnnData | None
 """Untreated cells: those of the same table with (column, value), or all of another file or table. None: as it is said
 where they are chosen."""
 Found = TypeVar("Found")
@@ -250,8 +250,6 @@ class Asker(ABC, Generic[Found]):
 
 def refuse_taken(out: Path, source: Path) -> None:
     """Raise if ``out`` is the input, or a file that was not written by this command."""
-    import h5py
-
     what = "would replace the input" if out.resolve() == source.resolve() else ""
     if not what and out.exists():
         what = "a file that we did not write is there"
@@ -275,9 +273,6 @@ def write_copy(
 
     The rest is copied as bytes: matrices of any size are never read.
     """
-    import h5py
-    from anndata.io import read_elem, write_elem
-
     with whole_file(out, "w+b") as stream, source.open("rb") as original:
         shutil.copyfileobj(original, stream)
         with h5py.File(stream, "r+") as file:

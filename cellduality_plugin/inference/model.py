@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from anndata import AnnData
 
 from cellduality_plugin.inference.annotating import FITTED, Annotator
 from cellduality_plugin.inference.calibration import fit
@@ -13,9 +15,6 @@ from cellduality_plugin.inference.checkpoint import Checkpoint, note_calibration
 from cellduality_plugin.inference.writing import KEY as WRITTEN
 from cellduality_plugin.inference.writing import Writer, cell_pair
 from cellduality_plugin.parsing import OneOf
-
-if TYPE_CHECKING:
-    from anndata import AnnData
 
 KEY = "cell_type_cellduality"
 

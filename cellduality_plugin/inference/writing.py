@@ -6,9 +6,10 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas
 from anndata import AnnData
 from numpy.typing import NDArray
 from pydantic import Field
@@ -31,9 +32,6 @@ from cellduality_plugin.policies.cache import AnswerCache
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.tasks import DualTask
 from data_prep.cells import RankedCells
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 KEY = "cellduality"
 """The first part of the columns of ``obs`` that say of each written cell what was asked and how it was answered."""
@@ -101,8 +99,6 @@ class Writer(Asker[AnnData]):
         A CellDualityError if the pair asks about a cell, something that it shows is missing, or there are not so many
         genes.
         """
-        import pandas
-
         if not rows:
             raise CellDualityError("no cell was asked for", code="wrong-count", where="-n", hint="ask for one at least")
         if missing := sorted(set(self.columns) - set(rows[0])):
@@ -161,7 +157,7 @@ class Writer(Asker[AnnData]):
         what, hint = f"the model knows no {column} {value!r}", f"use one of: {self.vocabulary.written(column)}"
         raise CellDualityError(what, code="unknown-label", where=column, hint=hint)
 
-    def _untreated(self, ranked: RankedCells, obs: DataFrame) -> RankedCells:
+    def _untreated(self, ranked: RankedCells, obs: pandas.DataFrame) -> RankedCells:
         if self.control is None and not ("perturbation" in self.given and "perturbation" in obs):
             return ranked
         column, value = self.control if isinstance(self.control, tuple) else ("perturbation", CONTROL)
@@ -201,7 +197,7 @@ class Writer(Asker[AnnData]):
             return "", error.cause
 
     def _as_anndata(
-        self, found: Sequence[Written], obs: DataFrame, asked: Mapping[str, Sequence[Any]], **origin: Any
+        self, found: Sequence[Written], obs: pandas.DataFrame, asked: Mapping[str, Sequence[Any]], **origin: Any
     ) -> AnnData:
         """Return the written cells over the genes of the vocabulary; one that could not be read has none."""
         notes, model = self.checkpoint.notes, self.checkpoint.model
