@@ -58,9 +58,8 @@ class Group:
     judged: dict[Value, tuple[list[Dual], asyncio.Task[Verdict]]] = field(default_factory=dict)
     members: int = 0  # how many rollouts began
     answers: list[Value | None] = field(default_factory=list)  # of those that were read
-    answered: asyncio.Event = field(default_factory=asyncio.Event)
     scores: list[Score] = field(default_factory=list)  # of those that were judged
-    complete: asyncio.Event = field(default_factory=asyncio.Event)
+    moved: asyncio.Event = field(default_factory=asyncio.Event)  # what wakes those who wait for the others
     finished: list[tuple[Value | None, float]] = field(default_factory=list)  # (answer, final reward), at their end
 
     @contextlib.contextmanager
@@ -71,14 +70,12 @@ class Group:
         is asked by no other group.
         """
         self.members += 1
-        self.complete.clear()
-        self.answered.clear()
         try:
             with self.memo:
                 yield
         except BaseException:  # it will have no reward to wait for
             self.members -= 1
-            self._close()
+            self._wake()
             raise
 
     @property
@@ -86,22 +83,21 @@ class Group:
         """Whether every member has come to its end."""
         return len(self.finished) >= self.members
 
-    async def all_of(self, found: list[T], own: T, event: asyncio.Event) -> list[T]:
+    async def all_of(self, found: list[T], own: T) -> list[T]:
         """Return ``found``, the scores or the answers, with this member's ``own``, once that of the last is there."""
         found.append(own)
-        self._close()
+        self._wake()
         try:
-            await event.wait()
+            while len(found) < self.members:
+                await self.moved.wait()
         except BaseException:  # it leaves, and what it found with it
             found.remove(own)
             raise
         return found
 
-    def _close(self) -> None:
-        if len(self.scores) >= self.members:
-            self.complete.set()
-        if len(self.answers) >= self.members:
-            self.answered.set()
+    def _wake(self) -> None:
+        self.moved.set()  # whoever waits goes on, and looks whether all are there
+        self.moved.clear()
 
 
 def votes_for(score: Score, scores: Sequence[Score]) -> float:
@@ -198,10 +194,10 @@ class Scorer:
         began, task = time.monotonic() if began is None else began, group.task
         if isinstance(task.answer, OneOf) and not self._vocabulary.lists(task.answer.kind):
             answer = task.parse_answer(text, self._vocabulary).value
-            await group.all_of(group.answers, answer, group.answered)
+            await group.all_of(group.answers, answer)
         score = await self.score(text, group, policy)
         if group.pay.votes or group.pay.minimum_spread:
-            score = _among(await group.all_of(group.scores, score, group.complete), score, group)
+            score = _among(await group.all_of(group.scores, score), score, group)
         group.finished.append((score.answer.value, score.reward))
         finished, seconds = group.finished if group.over else [], time.monotonic() - began
         logs = group_logs(finished, task, self._vocabulary, truncated=truncated, seconds=seconds)
