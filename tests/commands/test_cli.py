@@ -70,6 +70,7 @@ def untouched(toy) -> Callable[[], None]:
 
 def test_good_cells_are_prepared_for_the_pairs_that_a_file_of_cell_types_serves(toy, command):
     assert command("version").out.strip() == __version__
+    assert Path(command("agent-path", "--config", toy.data / "cellduality.json").out.strip()).is_file()
     assert list(Config.load(toy.data / "cellduality.json").tasks) == list(TASKS)[:2]
 
 
