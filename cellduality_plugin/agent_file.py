@@ -34,8 +34,7 @@ def bound_agent_file(config: Path) -> Path:
 def bound_reward_file(config: Path, servers: Sequence[str] = ()) -> Path:
     """Return a reward file written beside ``config``: it reads just that configuration, or asks just those ``servers``.
 
-    A CellDualityError is raised as for an agent file, if the configuration that is read names no endpoint, and if an
-    address is none or holds a token.
+    A CellDualityError as for an agent file, or if no endpoint is named, or an address is none or has a token.
     """
     endpoint = _load(config).dual.endpoint
     for server in servers:

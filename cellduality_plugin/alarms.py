@@ -66,8 +66,7 @@ def with_ratios(metrics: Mapping[str, float]) -> dict[str, float]:
     return found
 
 
-WINDOW = 5
-"""Steps whose mean counts; a drift is measured against the first so many steps of the run."""
+WINDOW = 5  # steps whose mean counts; a drift is measured against the first so many steps of the run
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,7 @@ from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.tasks.base import LabelTask
 from cellduality_plugin.vocabulary import Vocabulary
 
-NEGATIVES = 15
-"""Labels that one is compared with where no question lists the set, unless the task says otherwise."""
+NEGATIVES = 15  # labels that one is compared with where no question lists the set, unless the task says otherwise
 
 
 def held_against(vocabulary: Vocabulary, kind: str, negatives: int | None) -> int | None:

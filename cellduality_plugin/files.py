@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import mmap
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -136,10 +137,8 @@ class AppendLog:
     """A file of JSON lines that one process at a time appends to.
 
     Each line reaches the operating system in one write: a killed process loses the line it was writing and no other.
-    That torn line is cut off when the file is opened again; :meth:`sync` guards against a power cut.
-
-    The file and its folder are made if need be. A CellDualityError is raised if another process appends to the file, or
-    the file system refuses.
+    That torn line is cut off when the file is opened again; :meth:`sync` guards against a power cut. The file and its
+    folder are made if need be. A CellDualityError says that another process appends to it, or the file system refuses.
     """
 
     def __init__(self, path: Path) -> None:
@@ -196,12 +195,10 @@ class AppendLog:
 
     def _cut_torn_line(self) -> None:
         """Remove a last line that has no end, unless nothing but the end is missing."""
-        start = size = os.fstat(self._file).st_size
-        tail = b""
-        while start and b"\n" not in tail:
-            end, start = start, max(0, start - 65_536)
-            tail = os.pread(self._file, end - start, start) + tail
-        last = tail[tail.rfind(b"\n") + 1 :]
+        if not (size := os.fstat(self._file).st_size):
+            return
+        with mmap.mmap(self._file, 0, access=mmap.ACCESS_READ) as content:
+            last = content[content.rfind(b"\n") + 1 :]
         if not last:
             return
         try:

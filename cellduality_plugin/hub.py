@@ -42,21 +42,18 @@ def local_model(model: str | Path) -> Path:
     return folder
 
 
-def advice(error: BaseException) -> str:
+def advice(error: BaseException | None) -> str:
     """Return what to do when the hub refuses; the hub's own client wraps its reasons several times."""
-    reason: BaseException | None = error
-    while reason is not None and type(reason).__name__ != "GatedRepoError":
-        reason = reason.__cause__ or reason.__context__
-    if reason is not None:
+    if error is None:
+        return "check the name and the network"
+    if type(error).__name__ == "GatedRepoError":
         return "accept the model's licence on its page, then log in (hf auth login) or set HF_TOKEN"
-    return "check the name and the network"
+    return advice(error.__cause__ or error.__context__)
 
 
 def read_tokenizer(model: str, chat_template: str | None = None) -> Any:
-    """Return the tokenizer at ``model``, a folder that may hold nothing else, or a hub name.
-
-    A CellDualityError is raised if there is none, or no chat template that can be rendered.
-    """
+    """Return the tokenizer at ``model``, a folder or a hub name; a CellDualityError if there is none, or its chat
+    template is missing or cannot be rendered."""
     import transformers
     from jinja2 import TemplateError
 

@@ -59,42 +59,36 @@ def rollout_logs(rollout: Rollout, tasks: Iterable[str], vocabulary: Vocabulary)
     parsed, listed = float(answer.value is not None), max(answer.listed, 1)
     cause = verdict.failure if verdict.failure in CAUSES else "other" if verdict.failure else "partial"
     truth = 0.0 if example.gold is None or answer.value is None else rollout.task.truth(example.gold, answer.value)
-    of_task = {
+    mine = rollout.task.name
+    of_task: dict[str, float] = {
+        "dual_reward": rollout.reward,
+        "dual_share": 1.0,
         "dual_similarity": verdict.similarity,
         "dual_truth": truth if 0.0 <= truth <= 1.0 else 0.0,  # a pair of the user's own may be wrong
-        "dual_truth_share": float(example.gold is not None),
+        "dual_truth_share": example.gold is not None,
         "dual_validity": rollout.validity,
     }
-    logs = {
+    logs: dict[str, float] = {
         "dual_answer_parsed": parsed,
         "dual_failed": verdict.failed,
         "dual_levelled": 0.0,
-        "dual_lists": float(answer.listed > 0),
+        "dual_lists": answer.listed > 0,
         "dual_repeated_genes": answer.repeated / listed,
-        "dual_requests": float(rollout.requests),
+        "dual_requests": rollout.requests,
+        "dual_reward": rollout.reward,
         "dual_seconds": rollout.seconds,
         "dual_similarity": verdict.similarity,
         "dual_succeeded": parsed - verdict.failed,
-        "dual_timeout": float(verdict.failure == "timeout"),
+        "dual_timeout": verdict.failure == "timeout",
         "dual_unknown_genes": answer.unknown / listed,
         "dual_validity": rollout.validity,
         **{f"dual_failed/{name}": verdict.failed * (name == cause) for name in (*CAUSES, "other", "partial")},
-        **_by_task(tasks, rollout.task.name, of_task),
-        **reward_logs(tasks, rollout.task.name, rollout.reward),
+        **{f"{key}/{task}": each * (task == mine) for key, each in of_task.items() for task in tasks},
         **_copies(rollout),
         **_leaks(rollout, vocabulary),
         **group_logs([], rollout.task, vocabulary, truncated=False, seconds=0.0),
     }
     return {key: float(logs[key]) for key in sorted(logs)}
-
-
-def _by_task(tasks: Iterable[str], mine: str, values: Mapping[str, float]) -> dict[str, float]:
-    return {f"{key}/{task}": value if task == mine else 0.0 for key, value in values.items() for task in tasks}
-
-
-def reward_logs(tasks: Iterable[str], mine: str, reward: float) -> dict[str, float]:
-    """Return the logs that hold the reward: they change when a group is levelled."""
-    return {"dual_reward": reward, **_by_task(tasks, mine, {"dual_reward": reward, "dual_share": 1.0})}
 
 
 def group_logs(
@@ -144,11 +138,8 @@ def _entropy(counts: Sequence[int]) -> float:
 
 
 def _copies(rollout: Rollout) -> dict[str, float]:
-    """Return how much was copied from what was shown instead of made.
-
-    A response may share genes with a cell it was shown, as relatives do: its copy has them at the same ranks. In a
-    reconstruction every gene that was shown is a copy: it is not hidden.
-    """
+    """Return how much was copied: of a cell that was shown what stands at the same ranks (relatives share genes), in a
+    reconstruction every gene that was shown."""
     shown = _lists(rollout.example.inputs)
     written = rollout.answer.value if shown and isinstance(rollout.answer.value, tuple) else ()
     same = [sum(map(str.__eq__, written, genes)) / max(len(written), 1) for genes in shown]

@@ -8,8 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable
 
-KIND = "perturbation"
-"""The label set whose labels are structured so."""
+KIND = "perturbation"  # the label set whose labels are structured so
 FORM = (
     "Write operation, target and, where it matters, dose; the parts of a combination in any order, a + between them; "
     "and control if nothing was done"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from cellduality_plugin.errors import CellDualityError
 
-_FACTOR = re.compile(r"(?P<kind>\s*/[^:]*:[\w.]*|[^+*^:]*(?::[\w.]*)?)\s*(?:\^(?P<power>[^+*^]*))?")
+_FACTOR = re.compile(r"(?P<kind>\s*/[^:]*:[\w.]*|[^+*^:]*(?::[\w.]*)?)\s*(?:\^(?P<power>[^+*^]*))?(?P<sign>[+*]|$)")
 """Only the path of a file that begins with / may hold the signs + * and ^."""
 
 
@@ -46,24 +46,21 @@ def read_reward(text: str) -> tuple[Term, ...]:
     """
     terms: list[Term] = []
     factors: list[Factor] = []
-    place, weight = 0, None
-    while True:
+    place, weight, sign = 0, None, "+"
+    while sign:
         found = _FACTOR.match(text, place)
-        assert found is not None  # it matches nothing at all, too
-        kind, power = found["kind"].strip(), found["power"]
-        place = found.end() + 1
-        sign = text[found.end() : place]
+        kind = found["kind"].strip() if found else ""
+        if found is None or not kind:
+            raise _refused(f"{text!r} is no reward")
+        place, power, sign = found.end(), found["power"], found["sign"]
         if not factors and weight is None and sign == "*" and power is None and _number(kind) is not None:
             weight = _above_zero(kind, text)
             continue
-        if not kind or sign not in ("", "*", "+"):
-            raise _refused(f"{text!r} is no reward")
         factors.append(Factor(kind, 1.0 if power is None else _above_zero(power, text)))
         if sign != "*":
             terms.append(Term(tuple(factors), weight))
             factors, weight = [], None
-        if not sign:
-            return tuple(terms)
+    return tuple(terms)
 
 
 def renamed(text: str, name: Callable[[str], str]) -> str:

@@ -15,10 +15,11 @@ from cellduality_plugin.config import Config, TaskSettings
 from cellduality_plugin.duals import Dual, Reasoning
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example, Value
-from cellduality_plugin.monitors import Rollout, group_logs, reward_logs, rollout_logs
+from cellduality_plugin.monitors import Rollout, group_logs, rollout_logs
 from cellduality_plugin.parsing import Answer, OneOf
 from cellduality_plugin.policies.base import Asked, Memo, Policy, PolicyError
 from cellduality_plugin.rewards import Verdict
+from cellduality_plugin.tasks import DualTask
 
 T = TypeVar("T")
 
@@ -46,20 +47,19 @@ class Score:
 class Group:
     """What the rollouts of one prompt share: the question, and what was asked and found so far."""
 
+    label: str  # the row as it came; ``example`` is what it says, split as the configuration asks for
     example: Example
-    label: str = ""  # the row as it came; ``example`` is what it says, split as the configuration asks for
-    number: int = 0
+    task: DualTask
+    pay: TaskSettings
+    number: int
+    memo: Memo  # the calls of all groups in flight
+    asked: Asked = field(default_factory=dict)  # those of this group
     # By answer: its duals, one for each mask of the row, and the judging of it.
-    duals: dict[Value, list[Dual]] = field(default_factory=dict)
-    verdicts: dict[Value, asyncio.Task[Verdict]] = field(default_factory=dict)
-    # The calls of this group, and those of all groups in flight.
-    asked: Asked = field(default_factory=dict)
-    memo: Memo = field(default_factory=Memo)
+    judged: dict[Value, tuple[list[Dual], asyncio.Task[Verdict]]] = field(default_factory=dict)
     members: int = 0  # how many rollouts began
     answers: list[Value | None] = field(default_factory=list)  # of those that were read
-    answered: asyncio.Event = field(default_factory=asyncio.Event)
     scores: list[Score] = field(default_factory=list)  # of those that were judged
-    complete: asyncio.Event = field(default_factory=asyncio.Event)
+    moved: asyncio.Event = field(default_factory=asyncio.Event)  # what wakes those who wait for the others
     finished: list[tuple[Value | None, float]] = field(default_factory=list)  # (answer, final reward), at their end
 
     @contextlib.contextmanager
@@ -70,14 +70,12 @@ class Group:
         is asked by no other group.
         """
         self.members += 1
-        self.complete.clear()
-        self.answered.clear()
         try:
             with self.memo:
                 yield
         except BaseException:  # it will have no reward to wait for
             self.members -= 1
-            self._close()
+            self._wake()
             raise
 
     @property
@@ -85,22 +83,21 @@ class Group:
         """Whether every member has come to its end."""
         return len(self.finished) >= self.members
 
-    async def all_of(self, found: list[T], own: T, event: asyncio.Event) -> list[T]:
+    async def all_of(self, found: list[T], own: T) -> list[T]:
         """Return ``found``, the scores or the answers, with this member's ``own``, once that of the last is there."""
         found.append(own)
-        self._close()
+        self._wake()
         try:
-            await event.wait()
+            while len(found) < self.members:
+                await self.moved.wait()
         except BaseException:  # it leaves, and what it found with it
             found.remove(own)
             raise
         return found
 
-    def _close(self) -> None:
-        if len(self.scores) >= self.members:
-            self.complete.set()
-        if len(self.answers) >= self.members:
-            self.answered.set()
+    def _wake(self) -> None:
+        self.moved.set()  # whoever waits goes on, and looks whether all are there
+        self.moved.clear()
 
 
 def votes_for(score: Score, scores: Sequence[Score]) -> float:
@@ -130,12 +127,7 @@ def shaped(similarity: float, validity: float, settings: TaskSettings) -> float:
 class Scorer:
     """Turns the text of a rollout into a :class:`Score`: parse, judge by the dual, compare with the group, log.
 
-    A rollout of a run is a member of its group, which is open while the rollout is made::
-
-        group = scorer.group(label)
-        with group.member():
-            text = ...
-            score = await scorer.score_member(text, group, policy)
+    A rollout of a run is scored inside ``with group.member()``, which is open while it is made.
     """
 
     def __init__(self, config: Config) -> None:
@@ -160,25 +152,34 @@ class Scorer:
             what = f"row {example.id!r} asks for the task {example.task!r}"
             hint = f"the configuration has {', '.join(self._tasks)}; add it there or prepare the data again"
             raise CellDualityError(what, code="unknown-task", hint=hint)
-        task = self._tasks[example.task]
+        task, pay = self._tasks[example.task], self._config.tasks[example.task]
         example = self._config.split(task, example)
         self._rewards[task.name].check_row(task, example, self._vocabulary)
-        return Group(example, label, next(self._numbers), memo=self._memo)
+        return Group(label, example, task, pay, next(self._numbers), self._memo)
 
     async def score(self, text: str, group: Group, policy: Policy) -> Score:
         """Return the score of one response on its own; 0 if it cannot be judged. A ``group`` judges an answer once."""
-        answer = self._tasks[group.example.task].parse_answer(text, self._vocabulary)
-        if answer.value is None:
-            return self._scored(group, text, answer, Verdict(0.0))
-        started, first = time.monotonic(), answer.value not in group.verdicts
-        if first:
-            duals = [self._dual(group, policy, split) for split in group.example.splits()]
-            group.duals[answer.value] = duals
-            group.verdicts[answer.value] = asyncio.ensure_future(self._judge(answer.value, duals))
-        with group.memo:
-            verdict = await asyncio.shield(group.verdicts[answer.value])
-        requests = sum(dual.requests for dual in group.duals[answer.value]) if first else 0
-        return self._scored(group, text, answer, verdict, requests, time.monotonic() - started)
+        task, answer, started = group.task, group.task.parse_answer(text, self._vocabulary), time.monotonic()
+        verdict, validity, duals, requests, seconds = Verdict(0.0), 0.0, list[Dual](), 0, 0.0
+        if answer.value is not None:
+            if first := answer.value not in group.judged:
+                duals = [self._dual(group, policy, split) for split in group.example.splits()]
+                group.judged[answer.value] = duals, asyncio.ensure_future(self._judge(answer.value, duals))
+            duals, judging = group.judged[answer.value]
+            with group.memo:
+                verdict = await asyncio.shield(judging)
+            requests, seconds = sum(dual.requests for dual in duals) if first else 0, time.monotonic() - started
+            validity = task.validity(group.example, answer)
+        if not 0.0 <= validity <= 1.0:
+            validity, verdict = 0.0, Verdict.none("out_of_range")
+        # What could not be read or asked earns nothing, whatever its form.
+        judged = answer.value is not None and not verdict.failure
+        similarity = verdict.similarity if judged else 0.0
+        reward = shaped(similarity, validity, group.pay) if judged else 0.0
+        rebuilt = [(dual.example.known, read) for dual in duals for read in dual.reads]
+        rollout = Rollout(task, group.example, text, answer, verdict, rebuilt, validity, reward, requests, seconds)
+        logs = rollout_logs(rollout, self._tasks, self._vocabulary)
+        return Score(reward, logs, answer.failure or verdict.failure, answer, similarity, validity)
 
     async def score_member(
         self, text: str, group: Group, policy: Policy, *, truncated: bool = False, began: float | None = None
@@ -190,15 +191,15 @@ class Scorer:
         that no question lists, of which the other answers are rivals; the last to come logs what the group was. The
         response may be ``truncated`` at its length; it ``began`` at that monotonic time, by default now.
         """
-        began = time.monotonic() if began is None else began
-        task = self._tasks[group.example.task]
+        began, task = time.monotonic() if began is None else began, group.task
         if isinstance(task.answer, OneOf) and not self._vocabulary.lists(task.answer.kind):
             answer = task.parse_answer(text, self._vocabulary).value
-            await group.all_of(group.answers, answer, group.answered)
-        score = await self._among_group(await self.score(text, group, policy), group)
+            await group.all_of(group.answers, answer)
+        score = await self.score(text, group, policy)
+        if group.pay.votes or group.pay.minimum_spread:
+            score = _among(await group.all_of(group.scores, score), score, group)
         group.finished.append((score.answer.value, score.reward))
-        finished = group.finished if group.over else []
-        seconds = time.monotonic() - began
+        finished, seconds = group.finished if group.over else [], time.monotonic() - began
         logs = group_logs(finished, task, self._vocabulary, truncated=truncated, seconds=seconds)
         return replace(score, logs={**score.logs, **logs})
 
@@ -213,9 +214,9 @@ class Scorer:
         return list(await asyncio.gather(*map(member, texts)))
 
     def _dual(self, group: Group, policy: Policy, example: Example) -> Dual:
-        dual, task, settings = self._config.dual, self._tasks[example.task], self._config.tasks[example.task]
+        dual, pay = self._config.dual, group.pay
         return Dual(
-            task,
+            group.task,
             example,
             self._vocabulary,
             policy,
@@ -223,8 +224,8 @@ class Scorer:
             timeout=dual.timeout_seconds,
             asked=group.asked,
             memo=group.memo,
-            reasoning=Reasoning(settings.traces, settings.trace_mean, dual.trace_temperature, dual.seed),
-            negatives=settings.negatives,
+            reasoning=Reasoning(pay.traces, pay.trace_mean, dual.trace_temperature, dual.seed),
+            negatives=pay.negatives,
             answered=group.answers,
             profiles=self._profiles,
         )
@@ -246,37 +247,17 @@ class Scorer:
 
         return Verdict.mean(await asyncio.gather(*map(under, duals)), [1.0] * len(duals))
 
-    def _scored(
-        self, group: Group, text: str, answer: Answer, verdict: Verdict, requests: int = 0, seconds: float = 0.0
-    ) -> Score:
-        task, settings = self._tasks[group.example.task], self._config.tasks[group.example.task]
-        validity = 0.0 if answer.value is None else task.validity(group.example, answer)
-        if not 0.0 <= validity <= 1.0:
-            validity, verdict = 0.0, Verdict.none("out_of_range")
-        # What could not be read or asked earns nothing, whatever its form.
-        judged = answer.value is not None and not verdict.failure
-        similarity = verdict.similarity if judged else 0.0
-        reward = shaped(similarity, validity, settings) if judged else 0.0
-        duals = [] if answer.value is None else group.duals[answer.value]
-        rebuilt = [(dual.example.known, read) for dual in duals for read in dual.reads]
-        rollout = Rollout(task, group.example, text, answer, verdict, rebuilt, validity, reward, requests, seconds)
-        logs = rollout_logs(rollout, self._tasks, self._vocabulary)
-        return Score(reward, logs, answer.failure or verdict.failure, answer, similarity, validity)
 
-    async def _among_group(self, score: Score, group: Group) -> Score:
-        settings = self._config.tasks[group.example.task]
-        if not settings.votes and not settings.minimum_spread:
-            return score
-        scores = await group.all_of(group.scores, score, group.complete)
+def _among(scores: Sequence[Score], score: Score, group: Group) -> Score:
+    """Return the score of one member among those of all, ``scores``."""
+    pay = group.pay
 
-        def voted(each: Score) -> float:
-            if not settings.votes or each.failure:
-                return each.reward
-            return shaped(votes_for(each, scores), each.validity, settings)
+    def voted(each: Score) -> float:
+        return shaped(votes_for(each, scores), each.validity, pay) if pay.votes and not each.failure else each.reward
 
-        rewards, reward = [voted(each) for each in scores], voted(score)
-        levelled = settings.minimum_spread > 0 and max(rewards) - min(rewards) < settings.minimum_spread
-        if levelled:
-            reward = quantise(math.fsum(rewards) / len(rewards))
-        logs = {**score.logs, **reward_logs(self._tasks, group.example.task, reward)}
-        return replace(score, reward=reward, logs={**logs, "dual_levelled": float(levelled)})
+    rewards, reward = [voted(each) for each in scores], voted(score)
+    levelled = pay.minimum_spread > 0 and max(rewards) - min(rewards) < pay.minimum_spread
+    if levelled:
+        reward = quantise(math.fsum(rewards) / len(rewards))
+    logs = {"dual_reward": reward, f"dual_reward/{group.task.name}": reward, "dual_levelled": float(levelled)}
+    return replace(score, reward=reward, logs=score.logs | logs)

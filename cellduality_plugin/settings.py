@@ -38,13 +38,11 @@ class Settings(BaseModel):
         except ValidationError as error:
             wrong = error.errors(include_url=False)
         names, mistakes = [".".join(map(str, one["loc"])) for one in wrong], []
-        for one in wrong:
+        for name, one in zip(names, wrong, strict=True):
             what = str(one["msg"]).removeprefix("Value error, ")
             # What a whole mapping holds would drown what is wrong with it.
-            mistakes.append(what if isinstance(one["input"], Mapping) else f"{what}, found {one['input']!r:.60}")
-        if len(wrong) > 1 or where:
-            pairs = zip(names, mistakes, strict=True)
-            mistakes = [f"{name}: {mistake}" if name else mistake for name, mistake in pairs]
+            what += "" if isinstance(one["input"], Mapping) else f", found {one['input']!r:.60}"
+            mistakes.append(f"{name}: {what}" if name and (len(wrong) > 1 or where) else what)
         unknown = any(one["type"] == "extra_forbidden" for one in wrong)
         hint = f"settings are {', '.join(cls.model_fields)}" if unknown else "correct the value"
         raise CellDualityError("; ".join(mistakes), code="wrong-settings", where=where or names[0], hint=hint)

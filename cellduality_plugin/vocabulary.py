@@ -18,10 +18,8 @@ from cellduality_plugin.perturbations import KIND, canonical
 
 FORMAT = "cellduality-vocabulary"
 VERSION = 1
-LISTED = 100
-"""A question lists the labels of a set of so many, at most, unless a preparation says otherwise."""
-TABLED = 2_000
-"""What holds numbers for each label, such as class profiles, is made of sets of so many, at most."""
+LISTED = 100  # a question lists the labels of a set of so many, at most, unless a preparation says otherwise
+TABLED = 2_000  # what holds numbers for each label, such as class profiles, is made of sets of so many, at most
 
 
 @dataclass(frozen=True)

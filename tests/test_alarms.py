@@ -31,41 +31,29 @@ def run(**last: float):
     return [(step, at(step)) for step in range(1, STEPS + 1)]
 
 
-SICK = {
-    "hollow_consistency": [
-        run(dual_similarity=0.7, dual_validity=0.6), run(dual_similarity=0.7, dual_label_entropy=0.0),
-    ],
-    "zero_variance": [run(dual_zero_variance=0.99)],
-    "unreadable": [run(dual_answer_parsed=0.01, dual_failed=0.0, dual_similarity=0.0)],
-    "dual_failures": [run(dual_failed=0.6, dual_failed__no_answer=0.6)],
-    "truncation": [run(dual_truncated=0.5)],
-    "copying": [run(dual_copied__response=0.45)],
-    "leaking": [run(dual_leak__answer=0.5), run(dual_leak__trace=0.9)],
-}  # fmt: skip
+UNREAD = {"dual_answer_parsed": 0.0, "dual_zero_variance": 1.0, "dual_groups": 1.0}  # no temperature would help
+SICK = [
+    ("hollow_consistency", run(dual_similarity=0.7, dual_validity=0.6)),
+    ("hollow_consistency", run(dual_similarity=0.7, dual_label_entropy=0.0)),
+    ("zero_variance", run(dual_zero_variance=0.99)),
+    ("unreadable", run(dual_answer_parsed=0.01, dual_failed=0.0, dual_similarity=0.0)),
+    ("unreadable", [(step, UNREAD) for step in range(5, 15)]),
+    ("dual_failures", run(dual_failed=0.6, dual_failed__no_answer=0.6)),
+    ("truncation", run(dual_truncated=0.5)),
+    ("copying", run(dual_copied__response=0.45)),
+    ("leaking", run(dual_leak__answer=0.5)),
+    ("leaking", run(dual_leak__trace=0.9)),
+]
 
 
-@pytest.mark.parametrize(("name", "steps"), [(name, steps) for name, runs in SICK.items() for steps in runs])
+@pytest.mark.parametrize(("name", "steps"), SICK)
 def test_what_goes_wrong_is_reported_once(name, steps):
     [alarm] = alarms(steps)
     assert alarm.name == name
-    assert SICK.keys() == SIGNS.keys(), "every sign is tested"
+    assert {each for each, _ in SICK} == SIGNS.keys(), "every sign is tested"
     assert 5 < alarm.step < STEPS, "neither before it drifted nor only when all is lost"
     assert name != "dual_failures" or "most of them no_answer" in alarm.what, "the cause is named"
     assert "nan" not in str(alarm)
-
-
-def test_where_nothing_can_be_read_no_temperature_is_advised():
-    nothing = {"dual_answer_parsed": 0.0, "dual_zero_variance": 1.0, "dual_groups": 1.0}
-    [alarm] = alarms((step, nothing) for step in range(1, 9))
-    assert alarm.name == "unreadable"
-    assert "TEMPERATURE" not in str(alarm)
-
-
-def changed(steps, at, **values):
-    """Return the steps with other values, or without them if None, at every step of ``at``."""
-    for place in at:
-        steps[place][1].update({name.replace("__", "/"): value for name, value in values.items()})
-    return [(step, {name: value for name, value in each.items() if value is not None}) for step, each in steps]
 
 
 @pytest.mark.parametrize(
@@ -80,8 +68,7 @@ def changed(steps, at, **values):
         [(step, {"reward": 0.5, "kl": 0.1, "dual_similarity": step / 10}) for step in range(1, 9)],
         run(dual_zero_variance=1.0)[-4:],  # too young to be judged
         [],
-        changed(run(), [9], dual_zero_variance=1.0, dual_truncated=0.9),  # one bad step
-        changed(run(dual_leak__answer=1.0), [n for n in range(STEPS) if n % 3], dual_leak__answer=None),
+        [*run()[:9], (10, HEALTHY | {"dual_zero_variance": 1.0, "dual_truncated": 0.9}), *run()[10:]],  # one bad step
     ],
 )
 def test_a_healthy_run_is_silent(steps):
@@ -90,8 +77,7 @@ def test_a_healthy_run_is_silent(steps):
 
 @given(
     st.lists(
-        st.dictionaries(st.sampled_from(sorted(HEALTHY)), st.floats(allow_nan=True, allow_infinity=True)),
-        max_size=20,
+        st.dictionaries(st.sampled_from(sorted(HEALTHY)), st.floats(allow_nan=True, allow_infinity=True)), max_size=20
     )
 )
 def test_no_series_of_numbers_breaks_it_and_no_alarm_comes_twice(series):

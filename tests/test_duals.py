@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellduality_plugin.duals import Dual, Reasoning
-from cellduality_plugin.parsing import OneOf, read_trace, split_response
-from cellduality_plugin.rewards import get_reward
+from cellduality_plugin.parsing import read_trace, split_response
 from cellduality_plugin.tasks import TASKS
 from tests.play import Saying, row
 
@@ -37,14 +36,6 @@ def dual_of(cell, vocabulary):
     return make
 
 
-def test_without_traces_the_response_is_scored_whole(dual_of):
-    policy = thinking()
-    dual = dual_of(policy, 0)
-    assert asyncio.run(dual.log_likelihood("T", ("LYZ", "FTL"))) == (-2.0, 2)
-    assert policy.drawn == []
-    assert policy.scored == [(policy.scored[0][0], "", ANNOTATION.rebuilt_response(("LYZ", "FTL")))]
-
-
 @given(count=st.integers(1, 5), seed=st.integers(0, 9))
 def test_the_same_seed_gives_the_same_traces_whatever_the_row(count, seed, dual_of):
     policies = [thinking(), thinking(), thinking()]
@@ -58,14 +49,10 @@ def test_the_same_seed_gives_the_same_traces_whatever_the_row(count, seed, dual_
     assert not set(asyncio.run(duals[0].traces("CD19+ B"))) & set(first)
 
 
-def test_no_hidden_gene_is_shown_for_a_trace(task, dual_of, cell, vocabulary):
-    if isinstance(task.answer, OneOf):
-        asyncio.run(dual_of(policy := thinking(), 3, task).traces(vocabulary.labels[task.answer.kind][0]))
-        shown = cell.control if "control" in task.needs else ()
-        assert not set(cell.genes) - {*shown} & {word for prompt, *_ in policy.drawn for word in prompt.split()}
-
-
-def test_what_is_hidden_is_scored_after_each_trace_and_the_trace_is_not(dual_of, vocabulary):
+def test_what_is_hidden_is_scored_whole_or_after_each_trace_which_is_not(dual_of, vocabulary):
+    assert asyncio.run(dual_of(policy := thinking(), 0).log_likelihood("T", ("LYZ", "FTL"))) == (-2.0, 2)
+    assert policy.drawn == []
+    assert policy.scored == [(policy.scored[0][0], "", ANNOTATION.rebuilt_response(("LYZ", "FTL")))]
     policy = thinking(log_prob=lambda given: -float(len(given)))
     dual = dual_of(policy, 3, temperature=0.7)
     total, tokens = asyncio.run(dual.log_likelihood("T", ("LYZ", "FTL")))
@@ -117,14 +104,3 @@ def test_a_trace_brings_no_tag_back(text):
     assert not [tag for tag in ("<think>", "</think>", "<answer>", "</answer>", "<|im_end|>") if tag in trace]
     response = split_response(ANNOTATION.rebuilt_response(("LYZ",), trace))
     assert (response.answer, response.failure) == ("LYZ", "")
-
-
-@pytest.mark.parametrize(
-    ("reward", "task"), [("posterior", ANNOTATION), ("likelihood", ANNOTATION), ("posterior", GENERATION)]
-)
-def test_rewards_of_labels_and_cells_reason(reward, task, dual_of, vocabulary, cell):
-    policy = thinking()
-    dual = dual_of(policy, 2, task)
-    asyncio.run(get_reward(reward).judge("T" if task is ANNOTATION else cell.genes, dual))
-    asked = len(vocabulary.labels["cell_type"]) if (reward, task) == ("posterior", ANNOTATION) else 1
-    assert len(policy.drawn) == len(policy.scored) == 2 * asked == dual.requests / 2

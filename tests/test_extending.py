@@ -150,4 +150,6 @@ def test_a_pair_and_a_metric_are_a_file_anywhere(tmp_path, monkeypatch):
     assert found["columns"]["SFT"]["metrics"][f"{CELL}/length"]["value"] == 3
     console = Console(width=150, record=True, file=io.StringIO())
     console.print(table(found))
-    assert "genes a cell" in console.export_text()
+    invoke("report", "--evaluation", tmp_path / "out", "--data", data, "--out", tmp_path / "report.html")
+    for shown in (console.export_text(), (tmp_path / "report.html").read_text(encoding="utf-8")):
+        assert "genes a cell" in shown

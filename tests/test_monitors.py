@@ -36,10 +36,6 @@ def annotation():
     return TASKS["cell_type_annotation"]
 
 
-def tasks_with(reward):
-    return {name: {"pair": name, "reward": reward} for name in TASKS}
-
-
 class TestKeys:
     @given(
         text=st.text() | st.lists(st.sampled_from(PIECES), max_size=8).map("".join),
@@ -55,6 +51,8 @@ class TestKeys:
         scorer._rewards[name] = REWARDS[reward]
         scores = roll(scorer, row(name, cell), [text, rebuilt, text], Saying(rebuilt, log_prob=log_prob))
         [plain] = roll(scorer, row("cell_type_annotation", cell), [""])
+        assert {part for pair in RATIOS.values() for part in pair} <= plain.logs.keys()
+        assert {f"{part}/{task}" for pair in BY_TASK.items() for part in pair for task in TASKS} <= plain.logs.keys()
         for score in scores:
             assert list(score.logs) == list(plain.logs) == sorted(score.logs)
             assert all(math.isfinite(value) for value in score.logs.values())
@@ -80,13 +78,6 @@ class TestKeys:
         scorer._rewards[annotation.name] = Constant(verdict)
         [score] = roll(scorer, row(annotation.name, cell), ["<answer>T</answer>"])
         assert {type(value) for value in [*score.logs.values(), score.reward]} == {float}
-
-    def test_every_ratio_is_of_keys_that_are_logged(self, scorer, cell):
-        [score] = roll(scorer, row("cell_type_annotation", cell), [""])
-        for pair in RATIOS.values():
-            assert set(pair) <= score.logs.keys()
-        for name, share in BY_TASK.items():
-            assert {f"{key}/{task}" for key in (name, share) for task in TASKS} <= score.logs.keys()
 
 
 @given(causes=st.lists(st.sampled_from([*CAUSES, "", "unheard of"]), min_size=1, max_size=6))
@@ -116,16 +107,13 @@ class TestGroup:
     def texts(self, *labels):
         return [f"<answer>{label}</answer>" for label in labels]
 
-    def test_figures_are_logged_once_a_group_and_their_mean_is_the_groups(self, scorer, cell):
-        scores = roll(scorer, row("cell_type_annotation", cell), self.texts("T", "T", "CD19+ B", "nobody", "T", "t"))
+    def test_figures_are_logged_once_a_group_and_groups_weigh_by_their_rollouts(self, scorer, annotation, cell):
+        example = row(annotation.name, cell)
+        scores = roll(scorer, example, self.texts("T", "T", "CD19+ B", "nobody", "T", "t"))
         assert sum(score.logs["dual_groups"] > 0 for score in scores) == 1
         read = with_ratios(mean(scores))
-        assert read["dual_distinct_answers"] == 2.0
         assert read["dual_label_entropy"] == pytest.approx(entropy(["T", "T", "B", "T", "T"], 4))
         assert read["dual_zero_variance"] == 1.0, "none of them earned anything"
-
-    def test_groups_weigh_by_their_rollouts_in_the_mean_of_a_step(self, scorer, annotation, cell):
-        example = row(annotation.name, cell)
         policy = Saying(annotation.rebuilt_response(example.unknown))
         flat = roll(scorer, example, self.texts("T", "T", "T"), policy)
         mixed = roll(scorer, example, self.texts("T", "nobody", "CD19+ B"), policy)
@@ -193,17 +181,14 @@ class TestLeaks:
     def leaks(self, scorer, example, texts):
         return [(s.logs["dual_leak/answer"], s.logs["dual_leak/trace"]) for s in roll(scorer, example, texts)]
 
-    @pytest.mark.parametrize(
-        ("text", "answer", "trace"),
-        [
-            ("<think>A cd19+ B cell.</think><answer>CD74 LYZ</answer>", 0.0, 1.0),
-            ("<think>Any cell.</think><answer>CD19+ B CD74 LYZ</answer>", 1.0, 0.0),
-            ("CD19+ B: <answer>CD74</answer>", 1.0, 0.0),
-            ("<answer>CD74 LYZ</answer>", 0.0, 0.0),
-        ],
-    )
-    def test_of_a_condition_are_its_name_in_the_cell_or_in_the_trace(self, text, answer, trace, scorer, cell):
-        assert self.leaks(scorer, row("conditional_cell_generation", cell), [text]) == [(answer, trace)]
+    def test_of_a_condition_are_its_name_in_the_cell_or_in_the_trace(self, scorer, cell):
+        texts = {
+            "<think>A cd19+ B cell.</think><answer>CD74 LYZ</answer>": (0.0, 1.0),
+            "<think>Any cell.</think><answer>CD19+ B CD74 LYZ</answer>": (1.0, 0.0),
+            "CD19+ B: <answer>CD74</answer>": (1.0, 0.0),
+            "<answer>CD74 LYZ</answer>": (0.0, 0.0),
+        }
+        assert self.leaks(scorer, row("conditional_cell_generation", cell), texts) == [*texts.values()]
 
     def test_of_hidden_genes_are_the_share_that_is_named_but_where_genes_are_the_answer(
         self, scorer, annotation, make_config, cell
@@ -239,7 +224,8 @@ class TestCopies:
         read = with_ratios(mean(roll(scorer, example, ["<answer>T</answer>"] * 3 + ["?"], Saying(half))))
         assert read["dual_copied/rebuilt"] == 0.5
         assert "dual_copied/response" not in read, "no cell was shown"
-        nothing = roll(Scorer(make_config(tasks=tasks_with("likelihood"))), example, ["<answer>T</answer>"])
+        tasks = {annotation.name: {"pair": annotation.name, "reward": "likelihood"}}
+        nothing = roll(Scorer(make_config(tasks=tasks)), example, ["<answer>T</answer>"])
         assert not any(key.startswith("dual_copied") for key in with_ratios(mean(nothing))), "nothing was decoded"
 
 

@@ -82,8 +82,3 @@ plain = st.text(st.characters(exclude_characters="<>", exclude_categories=["C", 
 def test_splitting_undoes_joining(answer, trace):
     response = split_response(join_response(answer, trace))
     assert (response.answer, response.trace, response.failure) == (answer, trace, "")
-
-
-@given(genes=st.lists(st.sampled_from(WORLD.genes), unique=True, min_size=1).map(tuple))
-def test_a_rendered_list_parses_to_itself(genes):
-    assert Genes().parse(join_response(Genes().render(genes)), WORLD).value == genes

@@ -21,17 +21,11 @@ ROOMS = [
 TEXTS = {str(path): (ROOT / path).read_text(encoding="utf-8") for path in (Path("README.md"), *ROOMS)}
 
 
-def test_the_two_commands_come_first():
-    first = re.search(r"```bash\n(.*?)```", README, re.DOTALL)
-    assert first is not None
-    commands = [line.split("#")[0].strip() for line in first.group(1).splitlines()]
+def test_the_two_commands_come_first_and_the_new_pair_is_the_one_that_is_tested():
+    first, shown = (re.findall(rf"```{kind}\n(.*?)```", README, re.DOTALL)[0] for kind in ("bash", "python"))
+    commands = [line.split("#")[0].strip() for line in first.splitlines()]
     assert commands == ["bash recipes/grpo_duality.sh", "bash tests/run.sh"]
-
-
-def test_the_new_pair_is_the_one_that_is_tested():
-    shown = re.search(r"```python\n(.*?)```", README, re.DOTALL)
-    assert shown is not None
-    assert shown.group(1) == (ROOT / "tests" / "stack" / "my_pair.py").read_text(encoding="utf-8")
+    assert shown == (ROOT / "tests" / "stack" / "my_pair.py").read_text(encoding="utf-8")
 
 
 def test_every_recipe_and_profile_is_in_the_tables():
@@ -41,13 +35,9 @@ def test_every_recipe_and_profile_is_in_the_tables():
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_every_file_that_is_named_exists(text):
+def test_every_file_that_is_named_exists_and_every_link_leads_to_a_heading_in_one(text):
     for name in re.findall(r"`((?:recipes|tests|data_prep|cellduality_plugin)/[\w./]+)`", TEXTS[text]):
         assert (ROOT / name).exists(), name
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_every_link_leads_to_a_file_and_to_a_heading_in_it(text):
     for name, _, heading in (found.partition("#") for found in re.findall(r"\]\((?!https?:)([^)]+)\)", TEXTS[text])):
         target = (ROOT / text).parent / name if name else ROOT / text
         assert target.exists(), name

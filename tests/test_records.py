@@ -118,15 +118,11 @@ def test_groups_under_way_at_the_same_time_are_kept_apart(scorer, folder, cell):
 
 
 class TestDamage:
-    @pytest.fixture
-    def path(self, scorer, folder, cell):
+    def test_a_partial_last_line_is_left_out_and_counted(self, scorer, folder, cell, tmp_path):
         recorder = Recorder(folder, every=1, limit=100)
         for name in (NAME, "conditional_cell_generation"):
             roll(scorer, row(name, cell), TEXTS, recorder=recorder)
         [path] = folder.glob("*.jsonl")
-        return path
-
-    def test_a_partial_last_line_is_left_out_and_counted(self, path, tmp_path):
         whole = path.read_bytes()
         start = whole[:-1].rindex(b"\n") + 1
         for end in (start + 1, (start + len(whole)) // 2, len(whole) - 2):
@@ -163,21 +159,18 @@ class TestDamage:
         assert f"not recorded any more: {folder}: cannot write: No space left on device" in caplog.text
 
 
-class TestRecordedPolicy:
-    def say(self, *calls):
-        return RecordedPolicy([{"calls": list(calls)}])
+KEY = {"prompt": prompt_key("p")}
 
-    @pytest.mark.parametrize(
-        "call",
-        [
-            {}, {"prompt": prompt_key("p")}, {"prompt": prompt_key("p"), "draw": 0}, {"prompt": 3, "draw": []},
-            {"prompt": prompt_key("p"), "draw": 0, "response": 7},
-            {"prompt": prompt_key("p"), "response": "r", "log_probs": "many"},
-            {"prompt": prompt_key("p"), "response": "r", "log_probs": ["many"]}, None, 3, "call",
-        ],
-    )  # fmt: skip
-    def test_what_is_malformed_was_not_recorded(self, call):
-        policy = self.say(call)
-        for unasked in (policy.generate("p"), policy.log_probs("p", "r")):
-            with pytest.raises(PolicyError, match="not_recorded"):
-                asyncio.run(unasked)
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        {}, KEY, KEY | {"draw": 0}, {"prompt": 3, "draw": []}, KEY | {"draw": 0, "response": 7},
+        KEY | {"response": "r", "log_probs": "many"}, KEY | {"response": "r", "log_probs": ["many"]}, None, 3, "call",
+    ],
+)  # fmt: skip
+def test_a_malformed_call_was_not_recorded(call):
+    policy = RecordedPolicy([{"calls": [call]}])
+    for unasked in (policy.generate("p"), policy.log_probs("p", "r")):
+        with pytest.raises(PolicyError, match="not_recorded"):
+            asyncio.run(unasked)

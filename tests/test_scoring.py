@@ -84,28 +84,21 @@ def test_the_reward_is_the_mean_over_the_masks_of_a_row(make_config, cell):
     assert len(policy.prompts) == len(set(policy.prompts)) == 6
 
 
-class TestHidden:
-    @pytest.fixture
-    def group(self, make_config, cell):
-        """Return a function that gives the group of the row, or of one with several masks, under a setting."""
+def test_what_is_hidden_is_as_the_row_has_it_or_follows_the_settings(make_config, cell):
+    example = replace(row(TYPE, cell), masks=(Mask({"observed": cell.genes[1:]}, cell.genes[:1]),))
 
-        def make(hidden, masks=()):
-            scorer = Scorer(make_config(tasks={TYPE: {"pair": TYPE, "hidden": hidden}}))
-            return scorer.group(replace(row(TYPE, cell), masks=masks).to_label())
+    def group(hidden):
+        return Scorer(make_config(tasks={TYPE: {"pair": TYPE, "hidden": hidden}})).group(example.to_label())
 
-        return make
-
-    def test_of_a_row_stay_as_they_are_or_follow_the_settings(self, group, cell):
-        masks = (Mask({"observed": cell.genes[1:]}, cell.genes[:1]),)
-        assert group(None, masks).example == replace(row(TYPE, cell), masks=masks)
-        whole, half = group(1.0, masks), group(0.5)
-        assert (whole.example.unknown, whole.example.known, whole.example.masks) == (cell.genes, {"length": "8"}, ())
-        assert "masks" in whole.label, "the row is recorded as it came"
-        assert half.example == group(0.5).example, "the same for every group of a row"
-        assert len(half.example.unknown) == 4
-        for share in (0, -0.5, 1.5):
-            with refused("wrong-settings"):
-                group(share)
+    assert group(None).example == example
+    whole, half = group(1.0), group(0.5)
+    assert (whole.example.unknown, whole.example.known, whole.example.masks) == (cell.genes, {"length": "8"}, ())
+    assert "masks" in whole.label, "the row is recorded as it came"
+    assert half.example == group(0.5).example, "the same for every group of a row"
+    assert len(half.example.unknown) == 4
+    for share in (0, -0.5, 1.5):
+        with refused("wrong-settings"):
+            group(share)
 
 
 def reasons(fails=()):
@@ -157,21 +150,11 @@ class TestGroupsInFlight:
 
         asyncio.run(twice())
 
-    def test_that_fail_or_crash_leave_nothing_behind(self, scorer, cell):
-        async def crash():
-            broken = Saying(reasons().text, log_prob={"": 0}.__getitem__)
-            found = await self.together(scorer, self.rows(cell), broken)
-            assert sum(isinstance(score, TypeError) for score in found) == 12
-            assert not scorer._memo._calls
-            waiting = asyncio.ensure_future(self.together(scorer, self.rows(cell), reasons()))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            waiting.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await waiting
-            assert not scorer._memo._calls
-
-        asyncio.run(crash())
+    def test_that_crash_leave_nothing_behind(self, scorer, cell):
+        broken = Saying(reasons().text, log_prob={"": 0}.__getitem__)
+        found = asyncio.run(self.together(scorer, self.rows(cell), broken))
+        assert sum(isinstance(score, TypeError) for score in found) == 12
+        assert not scorer._memo._calls
 
     def test_ask_again_what_failed_for_another(self, scorer, cell):
         policy = reasons([PolicyError("refused")])
@@ -215,26 +198,20 @@ class TestGroupsInFlight:
         asyncio.run(fill())
 
 
-class TestVotes:
-    """The answers of a group of labels share its evidence by how many gave them."""
+@given(st.lists(st.sampled_from("BTN"), min_size=1, max_size=16), st.lists(st.floats(1e-3, 1), min_size=3))
+def test_of_votes_equal_answers_earn_the_same_and_the_different_ones_share_one(answers, evidence):
+    by_label = dict(zip("BTN", evidence, strict=False))
+    scores = [Score(0.0, {}, answer=Answer(label), similarity=by_label[label]) for label in answers]
+    found = {score.answer.value: votes_for(score, scores) for score in scores}
+    assert sum(found.values()) == pytest.approx(1)
+    assert all(votes_for(score, scores) == found[score.answer.value] for score in scores)
 
-    def scores(self, *answers):
-        return [Score(s, {}, answer=Answer(label), similarity=s) for label, s in answers]
 
-    @given(st.lists(st.sampled_from("BTN"), min_size=1, max_size=16), st.lists(st.floats(1e-3, 1), min_size=3))
-    def test_equal_answers_earn_the_same_and_the_different_ones_share_one(self, answers, evidence):
-        by_label = dict(zip("BTN", evidence, strict=False))
-        scores = self.scores(*((label, by_label[label]) for label in answers))
-        found = {score.answer.value: votes_for(score, scores) for score in scores}
-        assert sum(found.values()) == pytest.approx(1)
-        assert all(votes_for(score, scores) == found[score.answer.value] for score in scores)
-
-    def test_a_group_is_paid_so_and_what_cannot_be_read_earns_nothing(self, make_config, cell):
-        scorer = Scorer(make_config(tasks={TYPE: {"pair": TYPE, "reward": "oracle", "votes": True}}))
-        texts = ["<answer>T</answer>", "<answer>CD19+ B</answer>", "nothing", "<answer>T</answer>"]
-        for gold, rewards in (("T", [1.0, 0.0, 0.0, 1.0]), ("CD19+ B", [0.0, 1.0, 0.0, 0.0])):
-            scores = roll(scorer, replace(row(TYPE, cell), gold=gold), texts)
-            assert [score.reward for score in scores] == [score.logs["dual_reward"] for score in scores] == rewards
-        config = make_config(tasks={CELL: {"pair": CELL, "votes": True}})
-        with refused("needs-labels"):  # lists have no votes
-            Scorer(config)
+def test_a_group_is_paid_by_votes_and_what_cannot_be_read_earns_nothing(make_config, cell):
+    scorer = Scorer(make_config(tasks={TYPE: {"pair": TYPE, "reward": "oracle", "votes": True}}))
+    texts = ["<answer>T</answer>", "<answer>CD19+ B</answer>", "nothing", "<answer>T</answer>"]
+    for gold, rewards in (("T", [1.0, 0.0, 0.0, 1.0]), ("CD19+ B", [0.0, 1.0, 0.0, 0.0])):
+        scores = roll(scorer, replace(row(TYPE, cell), gold=gold), texts)
+        assert [score.reward for score in scores] == [score.logs["dual_reward"] for score in scores] == rewards
+    with refused("needs-labels"):  # lists have no votes
+        Scorer(make_config(tasks={CELL: {"pair": CELL, "votes": True}}))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 from typer import Argument, Option
 
@@ -14,10 +14,10 @@ from cellduality_plugin.commands.arguments import Reading, load_model, reads_cel
 if TYPE_CHECKING:
     from anndata import AnnData
 
-    from cellduality_plugin.inference.model import Model
+    from cellduality_plugin.inference.annotating import Annotator
+    from cellduality_plugin.inference.writing import Writer
 
-LITTLE_SHARED = 0.5
-"""Of the genes that a model knows: a file that has fewer is warned of."""
+LITTLE_SHARED = 0.5  # of the genes that a model knows: a file that has fewer is warned of
 
 Folder: TypeAlias = Annotated[Path, Argument(help="The folder of a trained model, as the recipes leave it.")]
 Cells: TypeAlias = Annotated[Path, Argument(help="The .h5ad file: counts or log1p values, of any size and layout.")]
@@ -125,8 +125,11 @@ def annotate(
 
     `cellduality annotate mouse.h5ad --model runs/cpu/grpo --out annotated.h5ad --species mouse --verify 0`
     """
-    settings: dict[str, Any] = {"verify": verify, "coverage": coverage, "unassigned_below": unassigned_below}
-    _label(reading.load(model), task, cells, out, given, key_added, reading, **settings)
+    from cellduality_plugin.inference.annotating import Annotator
+
+    settings = {"verify": verify, "coverage": coverage, "unassigned_below": unassigned_below, **reading.of_draws}
+    shown, trained = values_in(given, "--set"), reading.load(model)
+    _ask(Annotator(trained.checkpoint, task, settings, given=shown, key=key_added), cells, out, reading)
 
 
 def generate(
@@ -191,19 +194,10 @@ def predict(
 
     `cellduality predict dropout_recovery new.h5ad --model runs/mine/grpo --out out.h5ad`
     """
-    from cellduality_plugin.inference.writing import refuse_control
-    from cellduality_plugin.parsing import OneOf
-
-    trained = reading.load(model)
-    pair, own = trained.checkpoint.task(task), {} if verify is None else {"verify": verify}
-    if isinstance(pair.answer, OneOf):
-        beside = _untreated(control) if control is None or "=" in control else Path(control)
-        refuse_control(pair, beside)
-        key = key_added or f"{pair.answer.kind}_cellduality"
-        _label(trained, task, cells, out, given, key, reading, beside, **own)
-    else:
-        shown = values_in(given, "--set")
-        _write(trained, task, cells, out, shown, control, key_added or "cellduality", reading, **own)
+    trained, settings = reading.load(model), {} if verify is None else {"verify": verify}
+    untreated = _untreated(control) if control is None or "=" in control else Path(control)
+    how = {"given": values_in(given, "--set"), "control": untreated, "key": key_added}
+    _ask(trained.asker(task, settings | reading.of_draws, **how), cells, out, reading)
 
 
 @reads_cells
@@ -227,60 +221,34 @@ def perturb(
 
     `cellduality perturb control.h5ad --model runs/cpu/grpo --perturbation "cytokine IFN-beta" --out out.h5ad`
     """
-    from cellduality_plugin.inference.writing import cell_pair
+    from cellduality_plugin.inference.writing import Writer, cell_pair
 
-    trained = reading.load(model)
-    pair = cell_pair(trained.checkpoint, task, from_control=True)
+    checkpoint = reading.load(model).checkpoint
     given = values_in([f"perturbation={perturbation}"], "--perturbation")
-    _write(trained, pair.name, cells, out, given, control, key_added, reading, verify=verify)
+    how = {"given": given, "control": _untreated(control), "key": key_added}
+    pair, settings = cell_pair(checkpoint, task, from_control=True), {"verify": verify, **reading.of_draws}
+    _ask(Writer(checkpoint, pair, settings, **how), cells, out, reading)
 
 
 def _untreated(control: str | None) -> tuple[str, str] | None:
     return next(iter(values_in([control], "--control").items())) if control else None
 
 
-def _label(
-    trained: Model,
-    task: str,
-    cells: Path,
-    out: Path,
-    given: list[str] | None,
-    key: str,
-    reading: Reading,
-    control: tuple[str, str] | Path | None = None,
-    **settings: Any,
-) -> None:
-    """Write a copy of a file with labels, and print how many cells have which."""
-    from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings
+def _ask(asker: Annotator | Writer, cells: Path, out: Path, reading: Reading) -> None:
+    """Write the answers about a file; print how many cells have which label, or how many could be written."""
+    from cellduality_plugin.inference.annotating import UNASSIGNED, Annotator
+    from cellduality_plugin.inference.asking import PROVENANCE
 
-    own, shown = AnnotateSettings.read(settings | reading.of_draws, where="annotate"), values_in(given, "--set")
-    of: dict[str, Any] = {"key_added": key, "task": task, "given": shown, "control": control, **reading.of_file}
-    found, shared = trained.annotate_file(cells, out, own, **of)
+    if not isinstance(asker, Annotator):
+        return _tell(asker.of_file(cells, out, **reading.of_file), asker.key, out)
+    labels = asker.of_file(cells, out, **reading.of_file)
+    found, shared = labels.asked, labels.uns[PROVENANCE]["shared_genes"]
     if shared < LITTLE_SHARED:
         print(f"warning: the file has {shared:.0%} of the genes that the model knows; labels may be worth little")
     for label, count in Counter(found["label"]).most_common():
         sure = found.loc[found["label"] == label, "confidence"].mean()
         print(f"{count:>8} {label}" + ("" if label == UNASSIGNED else f"  (mean confidence {sure:.2f})"))
     print(f"{len(found)} cells, {shared:.0%} of the model's genes: {out}")
-
-
-def _write(
-    trained: Model,
-    task: str,
-    cells: Path,
-    out: Path,
-    given: dict[str, str],
-    control: str | None,
-    key: str,
-    reading: Reading,
-    **settings: Any,
-) -> None:
-    """Write the cells that a pair answers with about a file, and print how many could be read."""
-    from cellduality_plugin.inference.writing import WriteSettings
-
-    own, how = WriteSettings.read(settings | reading.of_draws), reading.of_file
-    written = trained.write_file(task, cells, out, own, given=given, control=_untreated(control), key_added=key, **how)
-    _tell(written, key, out)
 
 
 def _tell(cells: AnnData, key: str, out: Path) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import asdict, replace
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import softmax
@@ -27,18 +26,10 @@ from cellduality_plugin.evaluation.confidence import (
     set_metrics,
 )
 from cellduality_plugin.evaluation.predictions import versions
-from cellduality_plugin.evaluation.rounds.labelling import (
-    NOBODY,
-    Opinion,
-    Panel,
-    answered,
-    likeliest,
-    luck,
-    refuse_every,
-)
+from cellduality_plugin.evaluation.rounds.labelling import NOBODY, Opinion, Panel, likeliest, luck, refuse_every
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
-from cellduality_plugin.inference.asking import PROVENANCE, Asker, AskSettings, Cells, refuse_taken_keys
+from cellduality_plugin.inference.asking import PROVENANCE, Asker, AskSettings, Cells, refuse_taken_keys, write_copy
 from cellduality_plugin.inference.calibration import Calibration
 from cellduality_plugin.inference.checkpoint import Checkpoint
 from cellduality_plugin.parsing import OneOf
@@ -46,18 +37,11 @@ from cellduality_plugin.policies.cache import AnswerCache
 from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.tasks.base import LabelTask
-from data_prep.cells import CellTable
 from data_prep.pseudo import kind_of, question, read_sft, served
 from data_prep.views import source_of
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from pandas import DataFrame
-
-UNASSIGNED = "unassigned"
-"""The label of a cell that gets none."""
-FITTED = "validation"
-"""The split whose labels a calibration is fitted to; the others are for measuring."""
+UNASSIGNED = "unassigned"  # the label of a cell that gets none
+FITTED = "validation"  # the split whose labels a calibration is fitted to; the others are for measuring
 
 
 class AnnotateSettings(AskSettings):
@@ -76,7 +60,19 @@ class AnnotateSettings(AskSettings):
         return f"verify {self.verify}, temperature {self.temperature:g}" if self.verify else "greedy"
 
 
-class Annotator(Asker):
+@dataclass(frozen=True)
+class Labels:
+    """What is found out about the cells of a table."""
+
+    # By cell that was asked: label (UNASSIGNED where there is none), confidence in [0, 1], votes (the share of the
+    # answers that named the label), reasoning, and with a coverage set (labels, the likeliest first, between bars).
+    asked: pandas.DataFrame
+    obs: dict[str, Any]  # new columns, as ``asked`` has them
+    obsm: dict[str, Any]  # probabilities, cells x labels; rows sum to 1, or to 0 where nothing could be read
+    uns: dict[str, Any]  # with the labels: all of the set, or where no question lists it those some cell has a share of
+
+
+class Annotator(Asker[Labels]):
     """One label pair of a checkpoint: by default the one that names cell types, or else the only one.
 
     If it is ``calibrating``, every label is judged, as for a calibrated model, and a ``coverage`` needs no calibration.
@@ -84,78 +80,62 @@ class Annotator(Asker):
     the ``coverage``, or one is wanted of more labels than a question lists.
     """
 
+    settings: AnnotateSettings
+    answer = Opinion
+
     def __init__(
-        self, checkpoint: Checkpoint, settings: AnnotateSettings, task: str = "", *, calibrating: bool = False
+        self,
+        checkpoint: Checkpoint,
+        task: str = "",
+        settings: Mapping[str, Any] | None = None,
+        calibrating: bool = False,
+        **how: Any,
     ) -> None:
-        super().__init__(checkpoint, _label_task(checkpoint, task), settings)
-        self.settings, self.kind = settings, kind_of(self.task)
-        self.labels = self.vocabulary.labels[self.kind]
+        own = AnnotateSettings.read(settings or {}, where="calibrate" if calibrating else "annotate")
+        super().__init__(checkpoint, _label_task(checkpoint, task), own, **how)
+        self.kind = kind_of(self.task)
+        self.key, self.labels = self.key or f"{self.kind}_cellduality", self.vocabulary.labels[self.kind]
         if calibrating:
             if "control" in self.task.needs:
                 what = f"{self.task.name} is asked about a cell beside an untreated one, and is not calibrated"
                 hint = "its confidence is the share of votes x reward"
                 raise CellDualityError(what, code="no-label-task", where="--task", hint=hint)
             refuse_every(self.task, self.vocabulary)
-        self.calibration = Calibration.of_notes(checkpoint.notes, self.task.name, settings.asked)
-        if settings.coverage and not calibrating:
+        self.calibration = Calibration.of_notes(checkpoint.notes, self.task.name, own.asked)
+        if own.coverage and not calibrating:
             if not self.calibration:
-                what = f"no calibration of {self.task.name} ({settings.asked}), which sets of labels need"
-                hint = f"first: cellduality calibrate {checkpoint.model} --data DATA --verify {settings.verify}"
+                what = f"no calibration of {self.task.name} ({own.asked}), which sets of labels need"
+                hint = f"first: cellduality calibrate {checkpoint.model} --data DATA --verify {own.verify}"
                 raise CellDualityError(what, code="not-calibrated", where="--coverage", hint=hint)
-            self.calibration.threshold(settings.coverage)  # refused before a cell is asked about
-        self._profiles = self._own_profiles() if self.calibration or calibrating else None
+            self.calibration.threshold(own.coverage)  # refused before a cell is asked about
+        judged = bool(self.calibration or calibrating)
+        self._profiles = self._own_profiles() if judged else None
         self._panel = Panel(
-            checkpoint.config, self.task.name, votes=settings.verify or 1,
-            judge=CONFIGURED if settings.verify else NOBODY,
-            every=bool(settings.verify and (self.calibration or calibrating)), seed=settings.seed,
+            checkpoint.config, self.task.name, votes=own.verify or 1, judge=CONFIGURED if own.verify else NOBODY,
+            every=judged and own.verify > 0, seed=own.seed,
         )  # fmt: skip
 
-    def annotate(
-        self,
-        cells: AnnData | CellTable,
-        everything: DataFrame,
-        source: str,
-        key: str,
-        given: Mapping[str, str],
-        opened: AbstractContextManager[Players],
-        kept: AnswerCache,
-        name: str = "",
-        control: tuple[str, str] | None = None,
-        others: Cells | None = None,
-    ) -> tuple[DataFrame, dict[str, Any], dict[str, Any], dict[str, Any]]:
-        """Return the table of the cells that were asked, and what goes into obs, obsm and uns of ``everything``.
-
-        The table has by cell ``label`` (:data:`UNASSIGNED` where there is none), ``confidence`` in [0, 1], ``votes``
-        (the share of the answers that named the label), ``reasoning`` (of the first such answer), and with a
-        ``coverage`` ``set`` (labels, the likeliest first, between bars). The probabilities in obsm are cells x labels;
-        rows sum to 1, or to 0 where nothing could be read. The labels are the whole set, or of one that no question
-        lists those that some cell has a share of. What is in ``kept`` is not asked again; the progress bar shows
-        ``name``. ``control`` and ``others`` are as :meth:`.asking.Asker.beside_untreated` has them.
-        """
-        import pandas
-
-        names = ("confidence", "votes", "reasoning", "set")
-        refuse_taken_keys(everything.columns, [key, *(f"{key}_{each}" for each in names)])
-        ranked, origin = self.readable(cells, source, given)
+    def of_cells(self, cells: Cells, source: str, kept: AnswerCache | None, others: Cells | None) -> Labels:
+        obs, names = cells[1], ("confidence", "votes", "reasoning", "set")
+        refuse_taken_keys(obs, [self.key, *(f"{self.key}_{each}" for each in names)])
+        ranked, origin = self.readable(cells[0], source)
         controls = None
         if "control" in self.task.needs:
-            ranked, controls = self.beside_untreated(ranked, everything, control, others)
-        with opened as players:
-            questions = self.questions(ranked, ranked.known(self.columns), controls)
-            rows, labels, every = [], self.labels if self.vocabulary.lists(self.kind) else (), list[Any]()
-            for opinion in self.opinions(questions, len(ranked), players, kept, name):
-                own = self.shares(opinion)
-                rows.append(self._row(opinion, own))
-                every.append(_row_of(own, labels) if labels else own)
+            ranked, controls = self.beside_untreated(ranked, obs, others)
+        questions = self.questions(ranked, ranked.known(self.columns), controls)
+        rows, labels, every = [], self.labels if self.vocabulary.lists(self.kind) else (), list[Any]()
+        for opinion in self.answers(questions, len(ranked), source, kept):
+            own = self.shares(opinion)
+            rows.append(self._row(opinion, own))
+            every.append(_row_of(own, labels) if labels else own)
         if not labels:
             labels = tuple(sorted(set().union(*every)))
             every = [_row_of(own, labels) for own in every]
         shares = np.array(every)
-        asked, index = pandas.DataFrame(rows, index=ranked.obs.index), everything.index.astype(str)
+        asked, index = pandas.DataFrame(rows, index=ranked.obs.index), obs.index.astype(str)
         table = asked.reindex(index)
         table = table.fillna({"label": UNASSIGNED, "confidence": 0.0, "votes": 0.0, "reasoning": "", "set": ""})
-        label = pandas.Categorical(table.pop("label"), categories=[*labels, UNASSIGNED])
-        obs = {key: label.remove_unused_categories(), **{f"{key}_{each}": table[each].to_numpy() for each in table}}
+        label = pandas.Categorical(table.pop("label"), categories=[*labels, UNASSIGNED]).remove_unused_categories()
         places = asked.index.get_indexer(index)
         probabilities = np.where(places[:, None] >= 0, shares[places], np.float32(0))
         provenance = {
@@ -163,15 +143,12 @@ class Annotator(Asker):
             "versions": versions(), **self.settings.model_dump(),
             "calibration_labels": self.calibration.labels if self.calibration else 0,
         }  # fmt: skip
-        return asked, obs, {f"{key}_probability": probabilities}, {PROVENANCE: provenance}
+        columns = {self.key: label, **{f"{self.key}_{each}": table[each].to_numpy() for each in table}}
+        return Labels(asked, columns, {f"{self.key}_probability": probabilities}, {PROVENANCE: provenance})
 
-    def opinions(
-        self, examples: Iterable[Example], total: int, players: Players, kept: AnswerCache, name: str = ""
-    ) -> Iterator[Opinion]:
-        """Yield what the policy and its judge make of each example; what is in ``kept`` is not asked again."""
-        ask = partial(self._opinion, players=players)
-        for _, found in answered(ask, examples, kept, Opinion, batch=self.settings.batch, total=total, name=name):
-            yield found
+    def write(self, found: Labels, source: Path, out: Path) -> None:
+        """Write a copy of the file ``source`` with the labels."""
+        write_copy(source, out, found.obs, found.obsm, found.uns)
 
     def shares(self, opinion: Opinion, *, calibrated: bool = True) -> Mapping[str, float]:
         """Return how likely each label is; empty where nothing speaks for any."""
@@ -258,10 +235,11 @@ class Annotator(Asker):
         if self.checkpoint.config.profiles is None or not isinstance(self.task, LabelTask):
             return None
         found = self.checkpoint.config.load_profiles()
-        there = self.kind in found.by_kind and {*self.labels} <= {*found.by_kind[self.kind].labels}
-        return found if there else None
+        own = found.by_kind.get(self.kind)
+        return found if own and {*self.labels} <= {*own.labels} else None
 
-    async def _opinion(self, example: Example, players: Players) -> Opinion:
+    async def ask(self, example: Example, players: Players) -> Opinion:
+        """Return what the policy and its judge make of one question."""
         opinion = await (self._panel.opinion if self.settings.verify else self._greedy)(example, players)
         if not self._profiles:
             return opinion
@@ -286,8 +264,7 @@ def _row_of(shares: Mapping[str, float], labels: Sequence[str]) -> NDArray[np.fl
 
 
 def _label_task(checkpoint: Checkpoint, name: str) -> DualTask:
-    pairs = checkpoint.config.load_tasks().items()
-    tasks = {each: task for each, task in pairs if isinstance(task.answer, OneOf) and name in ("", each)}
+    tasks = {each: task for each, task in checkpoint.config.load_tasks().items() if isinstance(task.answer, OneOf)}
     alone = [each for each, task in tasks.items() if "control" not in task.needs]
     of_types = [each for each in alone if kind_of(tasks[each]) == "cell_type"]
     chosen = name or next(iter(of_types or (alone if len(alone) == 1 else [])), "")
@@ -295,6 +272,5 @@ def _label_task(checkpoint: Checkpoint, name: str) -> DualTask:
         return tasks[chosen]
     what = f"no pair {name!r} that answers with a label"
     what = what if name else "several pairs answer with a label of one cell, or none does"
-    labels = [each for each, task in pairs if isinstance(task.answer, OneOf)]
-    hint = f"use one of: {', '.join(labels) or '(there is none)'}"
+    hint = f"use one of: {', '.join(tasks) or '(there is none)'}"
     raise CellDualityError(what, code="no-label-task", where="--task", hint=hint)

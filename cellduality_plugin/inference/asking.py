@@ -5,23 +5,33 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, ClassVar, Generic, TypeAlias, TypeVar
 
+import h5py
 import numpy as np
+from anndata import AnnData
+from anndata.io import read_elem, write_elem
+from pandas import DataFrame
 from pydantic import Field
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.evaluation.audit.engine import Players, checkpoint_players
 from cellduality_plugin.evaluation.predictions import file_hash, model_hash, versions
+from cellduality_plugin.evaluation.rounds.labelling import answered
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import whole_file
 from cellduality_plugin.inference.checkpoint import Checkpoint
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.perturbations import KIND as PERTURBATION
 from cellduality_plugin.policies.cache import AnswerCache
+from cellduality_plugin.policies.offline import EngineSettings
 from cellduality_plugin.rewards import get_reward
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.settings import Settings
@@ -29,21 +39,18 @@ from cellduality_plugin.tasks import DualTask
 from data_prep.cells import CellTable, RankedCells, rank_cells
 from data_prep.h5ad.loaders import load_h5ad
 from data_prep.h5ad.matrices import open_tables
-from data_prep.sources import untreated
+from data_prep.sources import own_file, untreated
 from data_prep.splits import pair_with_controls
 from data_prep.views import GROUPS, known_by
 
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from pandas import DataFrame
+Cells: TypeAlias = tuple[AnnData | CellTable, DataFrame]  # cells, and all that is known of them
+Control: TypeAlias = tuple[str, str] | Path | AnnData | None
+"""Untreated cells: those of the same table with (column, value), or all of another file or table. None: as it is said
+where they are chosen."""
+Found = TypeVar("Found")
 
-Cells: TypeAlias = "tuple[AnnData | CellTable, DataFrame]"  # cells, and all that is known of them
-PROVENANCE = "cellduality"
-"""The key of ``uns`` by which a file of ours is known."""
-
-
-UNTREATED = "<untreated>"
-"""What stands for the source of untreated cells that are in a file of their own."""
+PROVENANCE = "cellduality"  # the key of ``uns`` by which a file of ours is known
+UNTREATED = "<untreated>"  # what stands for the source of untreated cells that are in a file of their own
 _CONTROL_HINT = "say which are: --control COLUMN=VALUE, or --control FILE.h5ad that holds untreated cells alone"
 
 
@@ -56,14 +63,30 @@ class AskSettings(Settings):
     seed: int = 42  # of every draw
 
 
-class Asker:
-    """A pair of a checkpoint; a CellDualityError if it was not trained on it, or cells are judged by their true answer.
+class Asker(ABC, Generic[Found]):
+    """A pair of a checkpoint, whose questions show ``columns`` and the ``genes`` of the training questions alone.
 
-    Its questions show ``columns``, besides an untreated cell, and the ``genes`` of the training questions alone.
+    Every question shows what is ``given`` by column; other columns are read from ``obs``. ``control`` says which cells
+    are untreated. New columns are called by ``key``. A CellDualityError if the model was not trained on the pair,
+    cells are judged by their true answer, or untreated cells are named and the question shows none.
     """
 
-    def __init__(self, checkpoint: Checkpoint, task: DualTask, settings: AskSettings) -> None:
-        self.checkpoint, self.task, self._asking = checkpoint, task, settings
+    answer: ClassVar[type[Any]]
+    """The dataclass of what is found out about one cell."""
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        task: DualTask,
+        settings: AskSettings,
+        *,
+        given: Mapping[str, str] | None = None,
+        control: Control = None,
+        key: str = "",
+        progress: bool = True,
+    ) -> None:
+        self.checkpoint, self.task, self.settings = checkpoint, task, settings
+        self.given, self.control, self.key, self._progress = dict(given or {}), control, key, progress
         self.vocabulary, self.genes = checkpoint.config.load_vocabulary(), checkpoint.genes_of(task.name)
         self.columns = tuple(column for column in task.needs if column != "control")
         self.pay = checkpoint.config.tasks[task.name]
@@ -72,10 +95,79 @@ class Asker:
             what = "the reward of this task reads the true answer, which is not known here"
             hint = "pack the model with another configuration, or ask with --verify 0"
             raise CellDualityError(what, code="reward-needs-gold", where=f"tasks.{task.name}.reward", hint=hint)
+        if control is not None and "control" not in task.needs:
+            what, hint = f"{task.name} asks about no untreated cell", "leave it out: all cells are asked about"
+            raise CellDualityError(what, code="no-control", where="--control", hint=hint)
+
+    @abstractmethod
+    def of_cells(self, cells: Cells, source: str, kept: AnswerCache | None, others: Cells | None) -> Found:
+        """Return what was answered about the cells that can be read.
+
+        ``source`` is what they are called. What is in ``kept`` is not asked again. ``others`` are untreated cells. A
+        CellDualityError as for :meth:`readable` and :meth:`beside_untreated`, or if a new column is there already.
+        """
+
+    @abstractmethod
+    def write(self, found: Found, source: Path, out: Path) -> None:
+        """Write what was found out about the file ``source`` to ``out``, whole or not at all."""
+
+    @abstractmethod
+    async def ask(self, example: Example, players: Players) -> Any:
+        """Return the ``answer`` to one question."""
+
+    def of_adata(self, adata: AnnData) -> Found:
+        """Return what was answered about the cells of ``adata``, which stays as it is."""
+        untreated = None if self.control is None or isinstance(self.control, tuple | Path) else self.control
+        others = None if untreated is None else (untreated, untreated.obs)
+        return self.of_cells((adata, adata.obs), "adata", None, others)
+
+    def of_file(self, source: Path, out: Path, **reading: Any) -> Found:
+        """Write ``out`` from what is answered about the file ``source``, and return that.
+
+        The matrix is read in blocks and never held; ``reading`` is how, as :func:`~data_prep.h5ad.loaders.load_h5ad`
+        has it. What was answered is kept in OUT.answers while it runs: a run that was stopped goes on where it was. A
+        CellDualityError as of :meth:`of_cells`, or if a file cannot be read, or ``out`` is one that we did not write.
+        """
+        refuse_taken(out, source)
+        others, control = None, self.control
+        if isinstance(control, Path):
+            others = load_h5ad(own_file(str(control)), None, **reading | {"columns": {}}), open_tables(control).obs
+        columns = {name: name for name in self.columns if name not in self.given} | reading.get("columns", {})
+        cells = load_h5ad(source, None, **reading | {"columns": columns}), open_tables(source).obs
+        made_from = {
+            "model": model_hash(self.checkpoint.model), "packed": self.checkpoint.hash, "file": file_hash(source),
+            "task": self.task.name, "given": self.given, "reading": reading | {"columns": columns},
+            "control": file_hash(control) if isinstance(control, Path) else control, "versions": versions(),
+            "settings": self.settings.model_dump(exclude={"unassigned_below", "coverage"}),
+            "backend": self.checkpoint.backend,
+        }  # fmt: skip
+        with AnswerCache(out.with_suffix(".answers"), made_from) as kept:
+            found = self.of_cells(cells, source.stem, kept, others)
+            self.write(found, source, out)
+            kept.discard()
+        return found
+
+    def answers(
+        self, examples: Iterable[Example], total: int, name: str, kept: AnswerCache | None = None
+    ) -> Iterator[Any]:
+        """Yield the ``answer`` to each of ``total`` questions, none of which is asked twice, nor if it is in ``kept``.
+
+        The progress bar shows ``name``.
+        """
+        how, notes, name = self.settings, self.checkpoint.notes, name if self._progress else ""
+        opened = checkpoint_players(
+            self.checkpoint.model, EngineSettings(notes["max_len"], notes["max_new_tokens"]),
+            self.checkpoint.config.dual, temperature=how.temperature, seed=how.seed, backend=self.checkpoint.backend,
+        )  # fmt: skip
+        with opened as players, tempfile.TemporaryDirectory() as folder:
+            ask, forgotten = partial(self.ask, players=players), Path(folder) / "answers"
+            with nullcontext(kept) if kept else AnswerCache(forgotten, {}) as known:
+                found = answered(ask, examples, known, self.answer, batch=how.batch, total=total, name=name)
+                yield from (each for _, each in found)
 
     def rng(self, cell_id: str) -> np.random.Generator:
         """Return what hides genes of a cell from the dual; the same whenever it is asked about."""
-        return np.random.default_rng(request_seed(self._asking.seed, "question", cell_id))
+        return np.random.default_rng(request_seed(self.settings.seed, "question", cell_id))
 
     def questions(
         self,
@@ -93,19 +185,16 @@ class Asker:
                 shown = replace(shown, control=cell.genes if controls is None else controls[cell.id])
             yield self.task.example(shown, hidden=self.hidden, labelled=False, rng=self.rng(cell.id))
 
-    def readable(
-        self, cells: AnnData | CellTable, source: str, given: Mapping[str, str]
-    ) -> tuple[RankedCells, dict[str, Any]]:
+    def readable(self, cells: AnnData | CellTable, source: str) -> tuple[RankedCells, dict[str, Any]]:
         """Return the cells as the model reads them, and what is known of them: ``source``, and the ``shared_genes``.
 
-        Cells with too few of its genes are left out. ``given`` are columns with one value for all cells. A
-        CellDualityError if they share no gene with the model, no cell is left, or a column that questions show is
-        missing.
+        Cells with too few of its genes are left out. A CellDualityError if they share no gene with the model, no cell
+        is left, or a column that questions show is missing, or given though they do not show it.
         """
         table = cells if isinstance(cells, CellTable) else CellTable.of(cells)
-        if given:
-            self.refuse_unshown(given)
-            table = replace(table, obs=table.obs.assign(**given))
+        if self.given:
+            self.refuse_unshown(self.given)
+            table = replace(table, obs=table.obs.assign(**self.given))
         if missing := sorted(set(self.columns) - set(table.obs)):
             what, there = f"no column {missing[0]!r}, which the question shows", ", ".join(map(str, table.obs))
             hint = f"there is {there or 'none'}; or give it one value: --set {missing[0]}=VALUE"
@@ -115,37 +204,32 @@ class Asker:
             what = "none of its genes is one that the model knows"
             hint = "name genes by their symbols (--gene-symbols COLUMN), or say --species mouse"
             raise CellDualityError(what, code="no-shared-genes", where=source, hint=hint)
-        top, least = self.checkpoint.notes["top_genes"], self.checkpoint.notes["min_genes"]
-        ranked = rank_cells(table, source=source, top=top, min_genes=least, genes=self.genes)
-        return ranked, {"source": source, "shared_genes": len(shared) / len(self.genes)}
+        return self._ranked(table, source), {"source": source, "shared_genes": len(shared) / len(self.genes)}
+
+    def _ranked(self, cells: AnnData | CellTable, source: str) -> RankedCells:
+        notes = self.checkpoint.notes
+        return rank_cells(cells, source=source, top=notes["top_genes"], min_genes=notes["min_genes"], genes=self.genes)
 
     def beside_untreated(
-        self, ranked: RankedCells, obs: DataFrame, control: tuple[str, str] | None, others: Cells | None
+        self, ranked: RankedCells, obs: DataFrame, others: Cells | None
     ) -> tuple[RankedCells, dict[str, tuple[str, ...]]]:
         """Return (the cells that have an untreated one of their type and line, as far as known; its genes by their id).
 
-        Untreated are ``others``; or else cells of the same ``obs``: those with ``control``, (column, value), None: of
-        any usual name in the column ``perturbation``. They are asked about, too. A CellDualityError if there is none.
+        Untreated are ``others``; or else cells of the same ``obs``: those with ``control``, None: of any usual name in
+        the column ``perturbation``. They are asked about, too. A CellDualityError if there is none.
         """
-        tables = [(ranked, obs)]
-        if others is not None:
-            top, least = self.checkpoint.notes["top_genes"], self.checkpoint.notes["min_genes"]
-            own = rank_cells(others[0], source=UNTREATED, top=top, min_genes=least, genes=self.genes)
-            tables.append((own, others[1]))
-        column, value = control or (PERTURBATION, "")
+        tables = [(ranked, obs), *([(self._ranked(others[0], UNTREATED), others[1])] if others else [])]
+        column, value = self.control if isinstance(self.control, tuple) else (PERTURBATION, "")
         columns = [name for name in GROUPS if all(name in table for _, table in tables)]
         kinds, groups, genes = dict[str, str](), dict[str, str](), dict[str, tuple[str, ...]]()
+        if others is None and column not in obs:
+            what, hint = f"no column {column!r} in obs that says which cells are untreated", _CONTROL_HINT
+            raise CellDualityError(what, code="no-control", where=ranked.source, hint=hint)
         for cells, table in tables:
             rows = table.set_axis(table.index.astype(str)).loc[cells.obs.index.astype(str)].astype(str)
-            if others is not None:
-                names = [CONTROL if cells.source == UNTREATED else ""] * len(cells)
-            elif column not in rows:
-                what, hint = f"no column {column!r} in obs that says which cells are untreated", _CONTROL_HINT
-                raise CellDualityError(what, code="no-control", where=ranked.source, hint=hint)
-            else:
-                known = untreated({*rows[column]}, value, ranked.source)
-                names = [CONTROL if name in known else "" for name in rows[column]]
-            kinds |= zip(cells.rows, names, strict=True)
+            called = [cells.source] * len(cells) if others else rows[column]
+            known = {UNTREATED} if others else untreated({*called}, value, ranked.source)
+            kinds |= zip(cells.rows, (CONTROL if name in known else "" for name in called), strict=True)
             groups |= zip(cells.rows, map(" / ".join, rows[columns].to_numpy().tolist()), strict=True)
             genes |= {name: cells.genes(row) for name, row in cells.rows.items()}
         pairs = pair_with_controls(kinds, groups, self.rng(UNTREATED)) if CONTROL in kinds.values() else {}
@@ -163,41 +247,9 @@ class Asker:
             hint = f"it shows {', '.join(self.columns) or 'nothing but the cell'}"
             raise CellDualityError(what, code="unshown-value", where="--set", hint=hint)
 
-    @contextlib.contextmanager
-    def opened(
-        self, source: Path, out: Path, given: Mapping[str, str], reading: Mapping[str, Any], **how: Any
-    ) -> Iterator[tuple[CellTable, DataFrame, AnswerCache]]:
-        """Open a file: its cells, all of its ``obs``, and the answers of a run that was stopped, kept in OUT.answers.
-
-        ``reading`` is as :func:`~data_prep.h5ad.loaders.load_h5ad` has it; ``how`` is what else changes an answer. A
-        CellDualityError if ``out`` is the input, or a file that we did not write.
-        """
-        refuse_taken(out, source)
-        columns = {name: name for name in self.columns if name not in given}
-        reading = {**reading, "columns": columns | reading.get("columns", {})}
-        loaded, obs = load_h5ad(source, None, **reading), open_tables(source).obs
-        model, packed = model_hash(self.checkpoint.model), self.checkpoint.hash
-        made_from = {
-            "model": model, "packed": packed, "file": file_hash(source), "task": self.task.name, "given": dict(given),
-            "reading": reading, "versions": versions(), **how,
-        }  # fmt: skip
-        with AnswerCache(out.with_suffix(".answers"), made_from) as kept:
-            yield loaded, obs, kept
-            kept.discard()
-
-
-@contextlib.contextmanager
-def no_file() -> Iterator[AnswerCache]:
-    """Open a cache that is gone afterwards."""
-    with tempfile.TemporaryDirectory() as folder, AnswerCache(Path(folder) / "answers", {}) as kept:
-        yield kept
-        kept.discard()
-
 
 def refuse_taken(out: Path, source: Path) -> None:
     """Raise if ``out`` is the input, or a file that was not written by this command."""
-    import h5py
-
     what = "would replace the input" if out.resolve() == source.resolve() else ""
     if not what and out.exists():
         what = "a file that we did not write is there"
@@ -221,9 +273,6 @@ def write_copy(
 
     The rest is copied as bytes: matrices of any size are never read.
     """
-    import h5py
-    from anndata.io import read_elem, write_elem
-
     with whole_file(out, "w+b") as stream, source.open("rb") as original:
         shutil.copyfileobj(original, stream)
         with h5py.File(stream, "r+") as file:

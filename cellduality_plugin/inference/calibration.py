@@ -16,14 +16,10 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.confidence import conformal_threshold, label_sets
 from cellduality_plugin.evaluation.rounds.labelling import Opinion
 
-UNNAMED = 0.1
-"""Votes that each label has before any answer: one that no answer named stays possible."""
-LEAST = 1e-12
-"""The lowest reward that counts: of the product over a whole cell's genes anything less is noise."""
-FEWEST = 20
-"""Labels below which nothing is fitted."""
-FOLDS = 5
-"""Of cells: what a score is under was fitted to the other folds."""
+UNNAMED = 0.1  # votes that each label has before any answer: one that no answer named stays possible
+LEAST = 1e-12  # the lowest reward that counts: of the product over a whole cell's genes anything less is noise
+FEWEST = 20  # labels below which nothing is fitted
+FOLDS = 5  # of cells: what a score is under was fitted to the other folds
 _RIDGE = 0.01
 
 

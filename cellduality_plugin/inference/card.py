@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,7 @@ from data_prep.datasets import DATASETS
 
 CARD = "README.md"
 OURS = "<!-- written by cellduality card: written anew by it -->"
-HEADLINES = 4
-"""Metrics of a task in the front matter, at most."""
-OWN_DATA = "a file of one's own"
+HEADLINES = 4  # metrics of a task in the front matter, at most
 
 
 def write_card(folder: Path, metrics: Path | None = None, audit: Path | None = None, licence: str = "other") -> Path:
@@ -33,6 +31,7 @@ def write_card(folder: Path, metrics: Path | None = None, audit: Path | None = N
     says so. ``licence`` is the model's, as the hub calls it. A CellDualityError if the folder lacks what its use needs,
     the metrics are of other models, or a card of the user's is there.
     """
+    import jinja2
     from huggingface_hub import EvalResult, ModelCardData
 
     checkpoint, out = read_checkpoint(folder), folder / CARD
@@ -56,15 +55,17 @@ def write_card(folder: Path, metrics: Path | None = None, audit: Path | None = N
         license=licence, library_name="transformers", pipeline_tag="text-generation",
         tags=["biology", "single-cell", "cellduality"], model_name=folder.resolve().name, eval_results=results or None,
     )  # fmt: skip
-    lines = [
-        "---", head.to_yaml(), "---", OURS, "", f"# {folder.resolve().name}", "",
-        "A language model that reads and writes single cells as ranked genes, trained with CellDuality "
-        f"{__version__} by its own complementary duals.", "",
-        "```python", "from cellduality_plugin.inference import Model", "",
-        f'Model.load("{folder.resolve().name}").annotate(adata)', "```",
-        *_tasks(checkpoint), *_data(checkpoint), *_results(found), *_audited(audit), *_limits(checkpoint),
-    ]  # fmt: skip
-    write_text(out, "\n".join(lines) + "\n")
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    environment.filters |= {each.__name__: each for each in (written, titled, section_title, shortened)}
+    text = environment.get_template("card.md.j2").render(
+        head=head.to_yaml(), ours=OURS, name=folder.resolve().name, version=__version__, notes=checkpoint.notes,
+        config=checkpoint.config, tasks=checkpoint.config.load_tasks(), vocabulary=checkpoint.config.load_vocabulary(),
+        sets=DATASETS, found=found, split=next(iter(found.values()), {}).get("split"),
+        audit=read_audit(audit) if audit else None,
+    )  # fmt: skip
+    write_text(out, text + "\n")
     return out
 
 
@@ -98,74 +99,3 @@ def _sets(checkpoint: Checkpoint, section: str) -> str:
     line = checkpoint.notes.get("line", {}).get(task, {})
     known = line.get("sets", checkpoint.notes["sources"])
     return part if part not in ("", "ood") else ", ".join(known)
-
-
-def _table(title: str, *columns: str) -> list[str]:
-    return ["", f"## {title}", "", f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
-
-
-def _tasks(checkpoint: Checkpoint) -> Iterator[str]:
-    yield from _table("What it answers", "pair", "answer", "reward", "genes of its questions")
-    tasks, vocabulary = checkpoint.config.load_tasks(), checkpoint.config.load_vocabulary()
-    for name, genes in checkpoint.notes["genes"].items():
-        task = tasks[name]
-        kind = getattr(task.answer, "kind", "")
-        answer = f"{kind}: {vocabulary.written(kind)}" if kind else "ranked genes"
-        reward = shortened(checkpoint.config.tasks[name].reward)
-        yield f"| `{name}` | {answer} | `{reward}` | {len(genes)} |"
-
-
-def _data(checkpoint: Checkpoint) -> Iterator[str]:
-    notes = checkpoint.notes
-    yield from _table("Training data", "set", "cells that showed their label", "licence", "SHA-256")
-    for name, digest in notes["sources"].items():
-        known = DATASETS.get(name)
-        title, licence = (known.title, known.licence) if known else (OWN_DATA, "not known here")
-        yield f"| `{name}`: {title} | {notes['labelled'].get(name, 0)} | {licence} | `{digest[:12]}` |"
-    total = sum(notes["labelled"].values())
-    yield from ("", f"Label budget: {total} cells showed their label. All other training cells showed none.")
-
-
-def _results(found: Mapping[tuple[str, str], Mapping[str, Any]]) -> Iterator[str]:
-    if not found:
-        yield from ("", "## Results", "", "This card was written without an evaluation.")
-        return
-    head, *table = _table("Results", "task", "metric", "value", "interval", "n", "better", "what")[1:]
-    split = next(iter(found.values()))["split"]
-    yield from ("", head, "", f"Of the {split} split; 95 % bootstrap intervals over rows.", *table)
-    for (section, name), one in found.items():
-        interval = " to ".join(map(written, one["interval"])) if one["interval"] else "–"
-        what = "; ".join(filter(None, (one["estimator"], one["space"], one["note"]))).replace("|", "/")
-        row = section_title(section), titled(name), written(one["value"]), interval, one["n"], one["better"], what
-        yield f"| {' | '.join(map(str, row))} |"
-
-
-def _audited(path: Path | None) -> Iterator[str]:
-    yield from ("", "## Audit of the rewards", "")
-    if path is None:
-        yield "This card was written without an audit."
-        return
-    content = read_audit(path)
-    for task, choice in (content.get("choice") or {}).items():
-        yield f"- {task.replace('_', ' ')}: `{choice['reward']}` {choice['why']}"
-    for finding in content["findings"] if not content.get("choice") else ():
-        yield f"- {finding['task'].replace('_', ' ')}: `{finding['reward']}` AUC {_with_interval(finding['auc'])}"
-    if used := content.get("labels_used"):
-        yield from ("", f"The audit read further labels: {', '.join(f'{n} of {name}' for name, n in used.items())}.")
-
-
-def _with_interval(value: Mapping[str, Any] | None) -> str:
-    return f"{written(value['value'])} ({' to '.join(map(written, value['interval']))})" if value else "–"
-
-
-def _limits(checkpoint: Checkpoint) -> Iterator[str]:
-    notes = checkpoint.notes
-    lines = [f"{task.replace('_', ' ')} {line['r2']:.3f}" for task, line in notes.get("line", {}).items()]
-    yield from (
-        "", "## Limits", "",
-        f"- A cell is its {notes['top_genes']} highest genes of those the model knows, at most; levels are not seen.",
-        "- Expression of written cells is a line over log rank and no measurement; R2 of the means of training cells: "
-        + (", ".join(lines) or "none was fitted") + ".",
-        "- For research: not for diagnosis or treatment.",
-        "", "Made with " + ", ".join(f"{name} {version}" for name, version in notes["versions"].items()) + ".",
-    )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ import numpy as np
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.predictions import file_hash, versions
-from cellduality_plugin.files import read_jsonl, read_versioned, write_text
+from cellduality_plugin.files import read_jsonl, read_versioned, write_json
 from cellduality_plugin.policies.offline import check_checkpoint
 from cellduality_plugin.tasks import DualTask
 from data_prep.manifests import read_manifest
@@ -22,8 +21,7 @@ from data_prep.pseudo import hidden_share, read_sft, served
 from data_prep.views import source_of
 
 FORMAT, VERSION = "cellduality-checkpoint", 1
-FOLDER = "cellduality"
-"""Inside the model's folder. Its weights and tokenizer stay those of any Hugging Face model."""
+FOLDER = "cellduality"  # Inside the model's folder. Its weights and tokenizer stay those of any Hugging Face model
 
 _NOTES = "checkpoint.json"
 
@@ -41,6 +39,7 @@ class Checkpoint:
     model: Path  # the Hugging Face folder
     config: Config  # the dual pairs with their rewards; its folder is inside the model's
     notes: dict[str, Any]
+    backend: str = "transformers"  # what asks it, see :meth:`.model.Model.load`
 
     @property
     def hash(self) -> str:
@@ -94,19 +93,15 @@ def pack(model: Path, data: Path, config: Path | None, *, max_len: int, max_new_
         "sources": manifest["sha256_by_source"], "versions": versions(),
     }  # fmt: skip
     Config.read(values, where=str(folder)).save(folder / "cellduality.json")
-    _write_notes(folder, notes)
+    write_json(folder / _NOTES, notes)
     return folder
-
-
-def _write_notes(folder: Path, notes: Mapping[str, Any]) -> None:
-    write_text(folder / _NOTES, json.dumps(notes, indent=1, ensure_ascii=False) + "\n")
 
 
 def note_calibration(checkpoint: Checkpoint, task: str, asked: str, found: Mapping[str, Any]) -> Checkpoint:
     """Write a calibration into the notes, beside those of other tasks and ways to ask; return the new checkpoint."""
     known = checkpoint.notes.get("calibration", {})
     notes = checkpoint.notes | {"calibration": known | {task: known.get(task, {}) | {asked: dict(found)}}}
-    _write_notes(checkpoint.model / FOLDER, notes)
+    write_json(checkpoint.model / FOLDER / _NOTES, notes)
     return replace(checkpoint, notes=notes)
 
 
@@ -171,7 +166,7 @@ def _carried(pair: str, source: Path, folder: Path) -> str:
     return f"{Path(file).name}:{name}"
 
 
-def read_checkpoint(model: Path) -> Checkpoint:
+def read_checkpoint(model: Path, backend: str = "transformers") -> Checkpoint:
     """Return the checkpoint in ``model``; a CellDualityError if it lacks what its use needs."""
     if not model.is_dir():
         hint = "give the folder of a trained model, as runs/cpu/grpo"
@@ -179,4 +174,4 @@ def read_checkpoint(model: Path) -> Checkpoint:
     folder = model / FOLDER
     what, hint = "description of what the model was trained on", "pack it first: cellduality pack MODEL --data DATA"
     notes = read_versioned(folder / _NOTES, FORMAT, VERSION, what=what, hint=hint)
-    return Checkpoint(model, Config.load(folder / "cellduality.json"), notes)
+    return Checkpoint(model, Config.load(folder / "cellduality.json"), notes, backend)

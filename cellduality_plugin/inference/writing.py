@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas
+from anndata import AnnData
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -18,11 +19,10 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.evaluation.audit.run import scorer_of
 from cellduality_plugin.evaluation.embedding import profile_name, rank_profile
-from cellduality_plugin.evaluation.generated import RANK, RANK_IS, as_anndata
+from cellduality_plugin.evaluation.generated import RANK, RANK_IS, as_anndata, write_anndata
 from cellduality_plugin.evaluation.predictions import model_hash, versions
-from cellduality_plugin.evaluation.rounds.labelling import answered
 from cellduality_plugin.examples import Example
-from cellduality_plugin.inference.asking import PROVENANCE, Asker, AskSettings, no_file, refuse_taken_keys
+from cellduality_plugin.inference.asking import PROVENANCE, Asker, AskSettings, Cells, refuse_taken_keys
 from cellduality_plugin.inference.checkpoint import Checkpoint
 from cellduality_plugin.parsing import Genes
 from cellduality_plugin.perturbations import CONTROL
@@ -30,11 +30,7 @@ from cellduality_plugin.policies.base import Policy, PolicyError
 from cellduality_plugin.policies.cache import AnswerCache
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.tasks import DualTask
-from data_prep.cells import CellTable, RankedCells
-
-if TYPE_CHECKING:
-    from anndata import AnnData
-    from pandas import DataFrame
+from data_prep.cells import RankedCells
 
 KEY = "cellduality"
 """The first part of the columns of ``obs`` that say of each written cell what was asked and how it was answered."""
@@ -74,46 +70,31 @@ def cell_pair(checkpoint: Checkpoint, name: str, *, from_control: bool = False) 
     raise CellDualityError(what, code="no-cell-task", where=str(checkpoint.model), hint=hint)
 
 
-def refuse_control(task: DualTask, control: object) -> None:
-    """Raise if untreated cells are named for a pair that asks about none."""
-    if control is not None and "control" not in task.needs:
-        what, hint = f"{task.name} asks about no untreated cell", "leave it out: all cells of the file are asked about"
-        raise CellDualityError(what, code="no-control", where="--control", hint=hint)
-
-
-class Writer(Asker):
+class Writer(Asker[AnnData]):
     """One pair of a checkpoint that answers with genes; a CellDualityError as for :class:`.asking.Asker`.
 
-    Every question shows what is ``given`` by column, such as {"perturbation": "cytokine IFN-beta"}. Untreated cells are
-    those with ``control``, (column, value) of ``obs``; None: all are, or, where the perturbation is given and there is
-    a column ``perturbation``, those that are called ``"control"`` in it. Names of new columns begin with ``key``. The
-    progress bar shows ``name``; there is none if it is empty.
+    Untreated cells are those with ``control``, (column, value) of ``obs``; None: all are, or, where the perturbation is
+    given and there is a column ``perturbation``, those that are called ``"control"`` in it. Names of new columns begin
+    with ``key``.
     """
 
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        task: DualTask,
-        settings: WriteSettings,
-        given: Mapping[str, str] | None = None,
-        control: tuple[str, str] | None = None,
-        key: str = KEY,
-        name: str = "",
-    ) -> None:
-        super().__init__(checkpoint, task, settings)
-        self.settings, self._given, self._control, self._key, self._name = settings, given or {}, control, key, name
-        self._scorer = scorer_of(checkpoint.config, task.name) if settings.verify else None
+    settings: WriteSettings
+    answer = Written
 
-    def of_nothing(
-        self, rows: Sequence[Mapping[str, str]], length: int, opened: AbstractContextManager[Players]
-    ) -> AnnData:
+    def __init__(self, checkpoint: Checkpoint, task: DualTask, settings: Mapping[str, Any], **how: Any) -> None:
+        super().__init__(checkpoint, task, WriteSettings.read(settings), **how)
+        self.key = self.key or KEY
+        if self.control is not None and not isinstance(self.control, tuple):
+            what, hint = f"{task.name} writes cells from untreated ones of the input itself", "give them as the input"
+            raise CellDualityError(what, code="no-control", where="--control", hint=hint)
+        self._scorer = scorer_of(checkpoint.config, task.name) if self.settings.verify else None
+
+    def of_nothing(self, rows: Sequence[Mapping[str, str]], length: int) -> AnnData:
         """Return a written cell of ``length`` genes for each of ``rows``, of which each says what is asked for.
 
         A CellDualityError if the pair asks about a cell, something that it shows is missing, or there are not so many
         genes.
         """
-        import pandas
-
         if not rows:
             raise CellDualityError("no cell was asked for", code="wrong-count", where="-n", hint="ask for one at least")
         if missing := sorted(set(self.columns) - set(rows[0])):
@@ -134,31 +115,19 @@ class Writer(Asker):
             what, hint = f"{self.task.name} asks about a cell", f"cellduality predict {self.task.name} CELLS.h5ad"
             raise CellDualityError(what, code="needs-cells", where="--task", hint=hint)
         cells = (Cell(name, tuple(genes[:length])) for name in known)
-        with no_file() as kept, opened as players:
-            found = self._write(self.questions(cells, known), len(known), players, kept)
+        found = [*self.answers(self.questions(cells, known), len(known), self.task.name)]
         asked = {column: [row[column] for row in rows] for column in self.columns}
         return self._as_anndata(found, pandas.DataFrame(index=names), {**asked, "length": [length] * len(rows)})
 
-    def of_cells(
-        self,
-        cells: AnnData | CellTable,
-        obs: DataFrame,
-        source: str,
-        opened: AbstractContextManager[Players],
-        kept: AnswerCache,
-    ) -> AnnData:
-        """Return a written cell for each of ``cells`` that can be read, with its name and what ``obs`` says of it.
-
-        A CellDualityError as for :meth:`.asking.Asker.readable`, or if none is untreated, something that the question
-        shows is a label the model does not know, or a column is there already.
-        """
-        refuse_control(self.task, self._control)
+    def of_cells(self, cells: Cells, source: str, kept: AnswerCache | None, others: Cells | None) -> AnnData:
+        obs = cells[1]
         if not obs.index.is_unique:
             hint = "call adata.obs_names_make_unique()"
             raise CellDualityError("two cells share a name", code="duplicate-names", where=source, hint=hint)
-        refuse_taken_keys(obs, [f"{self._key}_{name}" for name in (*_FOUND, *self.columns)])
-        given = {column: self._named(column, value) for column, value in self._given.items()}
-        ranked, origin = self.readable(cells, source, given)
+        refuse_taken_keys(obs, [f"{self.key}_{name}" for name in (*_FOUND, *self.columns)])
+        for column, value in self.given.items():
+            self._named(column, value)
+        ranked, origin = self.readable(cells[0], source)
         if "control" in self.task.needs:
             ranked = self._untreated(ranked, obs)
         known = ranked.known(self.columns)
@@ -166,11 +135,14 @@ class Writer(Asker):
             spelled = {value: self._named(column, value) for value in {each[column] for each in known.values()}}
             for each in known.values():
                 each[column] = spelled[each[column]]
-        with opened as players:
-            found = self._write(self.questions(ranked, known), len(ranked), players, kept)
+        found = [*self.answers(self.questions(ranked, known), len(ranked), source, kept)]
         asked = {column: [each[column] for each in known.values()] for column in self.columns}
         rows = obs.set_axis(obs.index.astype(str)).loc[ranked.obs.index.astype(str)]
         return self._as_anndata(found, rows, asked, **origin)
+
+    def write(self, found: AnnData, source: Path, out: Path) -> None:
+        """Write the cells, with all that is known of those of the file ``source``."""
+        write_anndata(out, found)
 
     def _named(self, column: str, value: str) -> str:
         """Return ``value`` as the vocabulary spells it if ``column`` is a label set of the pair; else as it is."""
@@ -181,10 +153,10 @@ class Writer(Asker):
         what, hint = f"the model knows no {column} {value!r}", f"use one of: {self.vocabulary.written(column)}"
         raise CellDualityError(what, code="unknown-label", where=column, hint=hint)
 
-    def _untreated(self, ranked: RankedCells, obs: DataFrame) -> RankedCells:
-        column, value = self._control or ("perturbation", CONTROL)
-        if self._control is None and not ("perturbation" in self._given and "perturbation" in obs):
+    def _untreated(self, ranked: RankedCells, obs: pandas.DataFrame) -> RankedCells:
+        if self.control is None and not ("perturbation" in self.given and "perturbation" in obs):
             return ranked
+        column, value = self.control if isinstance(self.control, tuple) else ("perturbation", CONTROL)
         if column not in obs:
             hint = f"there is {', '.join(map(str, obs.columns)) or 'none'}"
             raise CellDualityError(f"no column {column!r} in obs", code="unknown-column", where="--control", hint=hint)
@@ -196,12 +168,8 @@ class Writer(Asker):
             raise CellDualityError(f"no cell has {column} {value!r}", code="no-control", where=ranked.source, hint=hint)
         return replace(ranked, top=ranked.top[chosen], obs=ranked.obs[chosen])
 
-    def _write(self, examples: Iterable[Example], total: int, players: Players, kept: AnswerCache) -> list[Written]:
-        ask, batch = partial(self._written, players=players), self.settings.batch
-        asked = answered(ask, examples, kept, Written, batch=batch, total=total, name=self._name)
-        return [found for _, found in asked]
-
-    async def _written(self, example: Example, players: Players) -> Written:
+    async def ask(self, example: Example, players: Players) -> Written:
+        """Return the best of several draws."""
         prompt = self.task.primal_prompt(example.inputs, self.vocabulary)
         draws = range(self.settings.verify or 1)
         texts = await asyncio.gather(*(self._draw(players.sampler, prompt, example, draw) for draw in draws))
@@ -225,7 +193,7 @@ class Writer(Asker):
             return "", error.cause
 
     def _as_anndata(
-        self, found: Sequence[Written], obs: DataFrame, asked: Mapping[str, Sequence[Any]], **origin: Any
+        self, found: Sequence[Written], obs: pandas.DataFrame, asked: Mapping[str, Sequence[Any]], **origin: Any
     ) -> AnnData:
         """Return the written cells over the genes of the vocabulary; one that could not be read has none."""
         notes, model = self.checkpoint.notes, self.checkpoint.model
@@ -234,12 +202,13 @@ class Writer(Asker):
         expression, what = expression_by(line, top)
         own: dict[str, Any] = {**asked, **{name: [getattr(one, name) for one in found] for name in _FOUND}}
         own["reward"] = np.array(own["reward"], dtype=float)  # NaN where nobody judged
-        obs = obs.assign(**{f"{self._key}_{name}": values for name, values in own.items()})
+        obs = obs.assign(**{f"{self.key}_{name}": values for name, values in own.items()})
         result = as_anndata([one.genes for one in found], self.vocabulary.genes, top, obs, expression)
         result.uns[PROVENANCE] = {
             "model": str(model), "weights": model_hash(model), "packed": self.checkpoint.hash,
             "task": self.task.name, **self.settings.model_dump(), **origin, "X": what, RANK: RANK_IS,
-            "given": dict(self._given), "control": "=".join(self._control or ()), "versions": versions(),
+            "given": self.given, "control": "=".join(self.control) if isinstance(self.control, tuple) else "",
+            "versions": versions(),
         }  # fmt: skip
         if line:
             result.uns["log1p"] = {}  # what scanpy goes by

@@ -15,8 +15,7 @@ from cellduality_plugin.parsing import Field, OneOf
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
-REWARDS: dict[str, Reward] = {}
-"""The kinds of reward, by the name a configuration gives them."""
+REWARDS: dict[str, Reward] = {}  # the kinds of reward, by the name a configuration gives them
 
 
 @dataclass(frozen=True)
@@ -48,16 +47,12 @@ class Reward(ABC):
 
     audited: bool = False
     """Whether an audit tries it by default; others are one of these under another name, or need rows made for them."""
-    needs_gold: bool = False
-    """Whether the rows must hold the true answer."""
-    needs_profiles: bool = False
-    """Whether it reads the class profiles that the configuration names."""
-    asks_dual: bool = True
-    """Whether the dual question is asked: else it is of no matter how much of the cell is hidden."""
+    needs_gold: bool = False  # whether the rows must hold the true answer
+    needs_profiles: bool = False  # whether it reads the class profiles that the configuration names
+    asks_dual: bool = True  # whether the dual question is asked: else it is of no matter how much of the cell is hidden
     asks_every_label: bool = False
     """Whether every label of a closed set is put to the policy, be it the hidden one or not."""
-    asks_again: bool = False
-    """Whether the policy is asked the task's own question again, about the whole cell."""
+    asks_again: bool = False  # whether the policy is asked the task's own question again, about the whole cell
     asks_log_probs: bool = False
     """Whether the policy has to tell how likely a given response is, which chat endpoints cannot."""
 

@@ -17,10 +17,8 @@ from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.similarity import exact_match, rank_weighted_jaccard
 from cellduality_plugin.vocabulary import Vocabulary
 
-TASKS: dict[str, DualTask] = {}
-"""The built-in pairs, in the order of rows and tables."""
-SHOWN = 5
-"""Labels of a set that a question does not list, and shows for their form."""
+TASKS: dict[str, DualTask] = {}  # the built-in pairs, in the order of rows and tables
+SHOWN = 5  # labels of a set that a question does not list, and shows for their form
 FORMAT_RULE = "Reason inside <think></think>, then give the answer inside <answer></answer>."
 
 
@@ -35,8 +33,7 @@ class DualTask(ABC):
     name: ClassVar[str]
     answer: ClassVar[Field]
     unknown: ClassVar[Field]
-    family: ClassVar[str] = "other pairs"
-    """Under which Figure 2 shows it; the paper's are identity and dynamics."""
+    family: ClassVar[str] = "other pairs"  # under which Figure 2 shows it; the paper's are identity and dynamics
     needs: ClassVar[tuple[str, ...]] = ()
     """Columns that even an unlabelled row shows: of ``Cell.condition``, which are known of every cell, or of
     ``Cell.obs``, for which labelled cells are drawn. ``"control"`` stands for the untreated cell a cell is paired with.

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import nullcontext
 from pathlib import Path
 
 import anndata
 import numpy as np
 import pandas
 import pytest
-import scipy.sparse
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.audit.engine import Players
 from cellduality_plugin.files import write_jsonl
-from cellduality_plugin.inference import Model
+from cellduality_plugin.inference import asking
 from cellduality_plugin.inference.checkpoint import pack
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
@@ -26,10 +25,9 @@ from data_prep.rows import sft_rows
 from tests.evaluation.audit.conftest import ANNOTATION, GENERATION, GENES, TYPES, own
 
 KEY = "cell_type_cellduality"
-ELSEWHERE = "G99"
-"""A gene of the vocabulary that no cell of the set shows: other sets of the run have it."""
-CONFUSED = 5
-"""One cell in so many has the genes of another type: nobody can know."""
+DRUG = "drug X 2 uM"
+ELSEWHERE = "G99"  # a gene of the vocabulary that no cell of the set shows: other sets of the run have it
+CONFUSED = 5  # one cell in so many has the genes of another type: nobody can know
 
 
 def made_cells(split: str, count: int) -> list[dict[str, object]]:
@@ -43,18 +41,16 @@ def made_cells(split: str, count: int) -> list[dict[str, object]]:
     return rows
 
 
-def cells_of(kinds, *, genes=GENES, dense=False) -> anndata.AnnData:
-    """Cells that express the twelve genes of their type, the earlier ones higher, in a file with more in it."""
-    counts = np.zeros((len(kinds), len(genes)), dtype=np.float32)
+def cells_of(kinds, treated=False, seed=0) -> anndata.AnnData:
+    """Counts in which a type expresses its twelve genes, the later ones higher once it is treated."""
+    rng, counts = np.random.default_rng(seed), np.zeros((len(kinds), len(GENES)), dtype=np.float32)
     for row, kind in enumerate(kinds):
         if kind:
-            counts[row, [GENES.index(gene) for gene in own(kind)]] = np.arange(40, 28, -1)
-    values = counts if dense else scipy.sparse.csr_matrix(counts)
-    obs = pandas.DataFrame({"truth": kinds}, index=[f"cell{row}" for row in range(len(kinds))])
-    adata = anndata.AnnData(X=values, obs=obs, var=pandas.DataFrame(index=list(genes)))
-    adata.layers["other"], adata.obsm["X_umap"] = adata.X.copy(), np.ones((len(kinds), 2))
-    adata.uns["kept"] = {"a": 1}
-    return adata
+            falling = np.arange(400, 340, -5) + rng.integers(0, 4, 12)
+            counts[row, [GENES.index(gene) for gene in own(kind)]] = falling[::-1] if treated else falling
+    obs = {"kind": kinds, "perturbation": DRUG if treated else "control", "drug": "X", "exposure": str(treated)}
+    names = [f"{'ts'[treated]}{row}" for row in range(len(kinds))]
+    return anndata.AnnData(counts, pandas.DataFrame(obs, index=names), pandas.DataFrame(index=list(GENES)))
 
 
 def packed(model: Path, data: Path) -> Path:
@@ -99,10 +95,6 @@ def played_by(monkeypatch) -> Callable[..., None]:
     """Return a function that lets policies play for the model: the dual, the greedy one, and the one that samples."""
 
     def play(*policies) -> None:
-        @contextmanager
-        def players(self, settings):
-            yield Players(None, *policies)
-
-        monkeypatch.setattr(Model, "_players", players)
+        monkeypatch.setattr(asking, "checkpoint_players", lambda *_, **__: nullcontext(Players(None, *policies)))
 
     return play

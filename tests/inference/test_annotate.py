@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
-from pathlib import Path
 
 import anndata
 import h5py
 import numpy as np
 import pandas
 import pytest
-import scipy.sparse
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.inference import Model
-from cellduality_plugin.inference.annotating import UNASSIGNED, AnnotateSettings
+from cellduality_plugin.inference.annotating import UNASSIGNED, Annotator
 from cellduality_plugin.inference.asking import write_copy
 from cellduality_plugin.inference.checkpoint import pack, read_checkpoint
 from cellduality_plugin.vocabulary import Vocabulary
-from tests.commands.conftest import invoke
 from tests.evaluation.audit.conftest import ANNOTATION, GENERATION, GENES, TYPES, PlantedPolicy
 from tests.inference.conftest import ELSEWHERE, KEY, cells_of
 from tests.refused import refused
@@ -40,11 +37,20 @@ def planted(played_by):
     return play
 
 
+@pytest.mark.parametrize("listed", [True, False])
 @pytest.mark.parametrize("verify", [0, 4])
-def test_cells_get_labels_confidence_votes_reasoning_and_probabilities(trained, planted, verify):
-    planted(0.95)
-    adata = cells_of(["B", "T", "NK", "T"])
-    assert Model.load(trained).annotate(adata, verify=verify, progress=False) is None
+def test_cells_get_labels_confidence_votes_reasoning_and_probabilities(
+    trained, planted, data, tmp_path, verify, listed
+):
+    """Those of a set that no question lists, too: its columns are what was answered."""
+    asked, adata = planted(0.95), cells_of(["B", "T", "NK", "T"])
+    model = shutil.copytree(trained, tmp_path / "m")
+    if not listed:
+        replace(Vocabulary.load(data / "vocabulary.json"), listed=2).save(model / "cellduality" / "vocabulary.json")
+        with refused("too-many-labels"):
+            Model.load(model).calibrate(data, verify=verify)
+    assert Model.load(model).annotate(adata, verify=verify, progress=False) is None
+    assert any("too many to list" in prompt for policy in asked for prompt, _ in policy.asked) != listed
     assert adata.obs[KEY].tolist() == ["B", "T", "NK", "T"]
     assert adata.obs[f"{KEY}_confidence"].between(0.9, 1).all()
     assert adata.obs[f"{KEY}_votes"].between(0.25, 1).all()
@@ -61,7 +67,7 @@ def test_a_judge_that_knows_better_corrects_the_votes(trained, planted):
     adata = cells_of(list(TYPES) * 20)
     model = Model.load(trained)
     model.annotate(adata, verify=8, progress=False)
-    right = (adata.obs[KEY] == adata.obs["truth"]).mean()
+    right = (adata.obs[KEY] == adata.obs["kind"]).mean()
     assert right > 0.9 > adata.obs[f"{KEY}_votes"].mean() + 0.3
 
 
@@ -74,31 +80,28 @@ def test_unsure_cells_get_no_label_and_keep_their_probabilities(trained, planted
     assert result.obsm[f"{KEY}_probability"].sum(axis=1) == pytest.approx(1)
 
 
-def test_any_answer_of_any_weights_is_data(trained, tmp_path):
-    """Random weights write nonsense: every cell is unassigned or has a label of the set, and nothing breaks."""
-    cells_of(["B", "T", ""]).write_h5ad(tmp_path / "new.h5ad")
-    invoke("annotate", tmp_path / "new.h5ad", "--model", trained, "--out", tmp_path / "out.h5ad", "--verify", 2)
-    assert set(anndata.read_h5ad(tmp_path / "out.h5ad").obs[KEY]) <= {*TYPES, UNASSIGNED}
-
-
-@pytest.mark.parametrize("dense", [False, True])
-def test_a_file_is_copied_whole_and_what_was_found_is_added(trained, planted, tmp_path, dense):
+def test_a_file_is_copied_whole_and_what_was_found_is_added_and_files_of_others_stay(trained, planted, tmp_path):
     planted(0.95)
-    source, out = tmp_path / "new.h5ad", tmp_path / "sub" / "out.h5ad"
-    adata = cells_of(["B", "", "NK"], dense=dense)
+    source, out, other = tmp_path / "new.h5ad", tmp_path / "sub" / "out.h5ad", tmp_path / "other.h5ad"
+    adata = cells_of(["B", "", "NK"])
+    adata.layers["other"], adata.obsm["X_umap"], adata.uns["kept"] = adata.X.copy(), np.ones((3, 2)), {"a": 1}
     adata.write_h5ad(source)
     before = source.read_bytes()
-    table, shared = Model.load(trained).annotate_file(source, out, AnnotateSettings(verify=0))
-    assert (len(table), shared) == (2, 1.0)
+    other.write_bytes(before)
+    annotator = Annotator(read_checkpoint(trained), settings={"verify": 0})
+    labels = annotator.of_file(source, out)
+    assert (len(labels.asked), labels.uns["cellduality"]["shared_genes"]) == (2, 1.0)
     found = anndata.read_h5ad(out)
     assert found.obs[KEY].tolist() == ["B", UNASSIGNED, "NK"], "a cell without genes is left out"
-    assert found.obs["truth"].tolist() == ["B", "", "NK"]
+    assert found.obs["kind"].tolist() == ["B", "", "NK"]
     assert (found.X != adata.X).sum() == 0
-    assert {*found.layers} == {"other"}
-    assert {*found.obsm} == {"X_umap", f"{KEY}_probability"}
+    assert ({*found.layers}, {*found.obsm}) == ({"other"}, {"X_umap", f"{KEY}_probability"})
     assert found.uns["kept"]["a"] == 1
-    assert source.read_bytes() == before
     assert [path.name for path in out.parent.iterdir()] == [out.name], "nothing else is left"
+    for taken in (source, other):
+        with refused("file-taken"):
+            annotator.of_file(source, taken)
+        assert taken.read_bytes() == before
 
 
 def test_a_column_that_this_anndata_cannot_read_is_copied_as_it_is(tmp_path):
@@ -121,72 +124,24 @@ def test_a_column_that_this_anndata_cannot_read_is_copied_as_it_is(tmp_path):
     assert list(found.obs_names) == ["c0", "c1"]
 
 
-def test_what_was_answered_is_not_asked_again(trained, planted, tmp_path, monkeypatch):
-    source, out = tmp_path / "new.h5ad", tmp_path / "out.h5ad"
-    cells_of(list(TYPES) * 4).write_h5ad(source)
-    planted(0.95)
-    answered, settings = PlantedPolicy.generate, AnnotateSettings(verify=2, batch=3)
-    model, calls = Model.load(trained), []
-
-    async def at_most(self, prompt, **how):
-        calls.append(prompt)
-        if len(calls) > 12:
-            raise KeyboardInterrupt
-        return await answered(self, prompt, **how)
-
-    monkeypatch.setattr(PlantedPolicy, "generate", at_most)
-    with pytest.raises(KeyboardInterrupt):
-        model.annotate_file(source, out, settings)
-    assert not out.exists()
-    monkeypatch.setattr(PlantedPolicy, "generate", answered)
-    asked = planted(0.95)
-    model.annotate_file(source, out, settings)
-    primal = [prompt for policy in asked for prompt, what in policy.asked if what == ""]
-    assert len(primal) == 2 * 12 - 12, "two whole batches of three cells had been kept"
-    assert anndata.read_h5ad(out).obs[KEY].tolist() == list(TYPES) * 4
-    model.annotate_file(source, out, AnnotateSettings(verify=0))  # a file of ours may be replaced
+BROKEN = {
+    "no-shared-genes": lambda adata: setattr(adata, "var_names", [f"X{number}" for number in range(len(GENES))]),
+    "key-taken": lambda adata: adata.obs.insert(0, KEY, "x"),
+    "negative-values": lambda adata: setattr(adata, "X", -adata.X),
+    "duplicate-names": lambda adata: setattr(adata, "obs_names", ["one", "one"]),
+}
 
 
-def write_broken(name: str, path: Path) -> None:
-    """Write a file that cannot be annotated."""
+@pytest.mark.parametrize("code", BROKEN)
+def test_a_file_that_cannot_be_annotated_is_one_line_and_nothing_is_written(code, trained, tmp_path):
     adata = cells_of(["B", "T"])
-    if name == "other genes":
-        adata.var_names = [f"X{number}" for number in range(len(GENES))]
-    elif name == "ensembl":
-        adata.var_names = [f"ENSG{number:011d}" for number in range(len(GENES))]
-    elif name == "key":
-        adata.obs[KEY] = "x"
-    elif name == "negative":
-        adata.X = -adata.X
-    elif name == "empty":
-        adata.X = 0 * adata.X
-    elif name == "twins":
-        adata.obs_names = ["one", "one"]
-    if name == "text":
-        path.write_text("no h5ad")
-    elif name != "absent":
-        adata.write_h5ad(path)
-
-
-@pytest.mark.parametrize("name", ["other genes", "ensembl", "key", "negative", "empty", "twins", "text", "absent"])
-def test_a_file_that_cannot_be_annotated_is_one_line_and_nothing_is_written(trained, tmp_path, name):
-    source, out = tmp_path / "new.h5ad", tmp_path / "out.h5ad"
-    write_broken(name, source)
-    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(CellDualityError) as error:
-        Model.load(trained).annotate_file(source, out, AnnotateSettings(verify=0))
+    BROKEN[code](adata)
+    adata.write_h5ad(tmp_path / "new.h5ad")
+    with refused(code) as error:
+        Annotator(read_checkpoint(trained), settings={"verify": 0}).of_file(tmp_path / "new.h5ad", tmp_path / "o.h5ad")
     assert "\n" not in str(error.value)
     assert error.value.hint
-    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
-
-
-def test_files_of_others_stay(trained, tmp_path):
-    source, other = tmp_path / "new.h5ad", tmp_path / "other.h5ad"
-    cells_of(["B", "T"]).write_h5ad(source)
-    shutil.copy(source, other)
-    for out in (source, other):
-        with refused("file-taken"):
-            Model.load(trained).annotate_file(source, out, AnnotateSettings(verify=0))
+    assert [path.name for path in tmp_path.iterdir()] == ["new.h5ad"]
 
 
 def test_a_model_that_was_not_packed_is_refused_with_how_to_pack_it(trained, data, tmp_path):
@@ -229,7 +184,7 @@ def test_a_reward_that_reads_the_truth_cannot_verify_new_cells(trained, data, tm
 
 def test_questions_show_the_genes_of_the_training_questions_alone(trained, planted):
     asked, adata = planted(0.95), cells_of(["B", "T"])
-    counts = scipy.sparse.hstack([adata.X, np.full((2, 1), 99.0, dtype=np.float32)], format="csr")
+    counts = np.hstack([adata.X, np.full((2, 1), 99.0, dtype=np.float32)])
     wider = anndata.AnnData(counts, obs=adata.obs, var=pandas.DataFrame(index=[*GENES, ELSEWHERE]))
     Model.load(trained).annotate(wider, verify=0, progress=False)
     assert wider.uns["cellduality"]["shared_genes"] == 1
@@ -248,18 +203,3 @@ def test_a_pair_that_names_no_cells_or_cells_beside_others_is_refused(trained, d
         loaded.annotate(adata, task=GENERATION, progress=False)
     with refused("task-not-packed"):
         loaded.predict(IDENTIFICATION, adata, progress=False)
-
-
-@pytest.mark.parametrize("verify", [0, 4])
-def test_of_a_set_that_no_question_lists_the_columns_are_what_was_answered(trained, planted, data, tmp_path, verify):
-    asked, adata = planted(0.95), cells_of(["B", "T", "T"])
-    model = shutil.copytree(trained, tmp_path / "m")
-    replace(Vocabulary.load(data / "vocabulary.json"), listed=2).save(model / "cellduality" / "vocabulary.json")
-    Model.load(model).annotate(adata, verify=verify, progress=False)
-    assert adata.obs[KEY].tolist() == ["B", "T", "T"]
-    labels, shares = adata.uns["cellduality"]["labels"], adata.obsm[f"{KEY}_probability"]
-    assert [labels[at] for at in shares.argmax(axis=1)] == adata.obs[KEY].tolist()
-    assert shares.sum(axis=1) == pytest.approx(1)
-    assert any("too many to list" in prompt for policy in asked for prompt, _ in policy.asked)
-    with refused("too-many-labels"):
-        Model.load(model).calibrate(data, verify=verify)

@@ -18,7 +18,7 @@ from cellduality_plugin.evaluation.confidence import calibration_error, coverage
 from cellduality_plugin.evaluation.rounds.labelling import Opinion
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.inference import Model
-from cellduality_plugin.inference.annotating import AnnotateSettings, Annotator
+from cellduality_plugin.inference.annotating import Annotator
 from cellduality_plugin.inference.calibration import UNNAMED, Calibration, Exponents, fit
 from cellduality_plugin.inference.checkpoint import pack, read_checkpoint
 from cellduality_plugin.profiles import Profile, Profiles
@@ -149,10 +149,10 @@ def test_class_profiles_are_a_judge_of_their_own_and_are_listened_to_if_they_kno
     assert values["calibrated"] >= 0.75 > 0.6 > values["votes"]
     adata = cells_of(labels * 4)
     Model.load(model).annotate(adata, verify=4, progress=False)
-    assert adata.obs[KEY].tolist() == adata.obs["truth"].tolist()
+    assert adata.obs[KEY].tolist() == adata.obs["kind"].tolist()
 
 
-def test_the_command_fits_then_measures_on_cells_that_the_fit_has_not_met(model, data, tmp_path):
+def test_the_command_fits_measures_on_cells_that_the_fit_has_not_met_and_sets_go_into_a_file(model, data, tmp_path):
     words = ["calibrate", model, "--data", data, "--verify", 4]
     assert "120 validation cells" in invoke(*words)
     notes = (model / "cellduality" / "checkpoint.json").read_bytes()
@@ -169,13 +169,9 @@ def test_the_command_fits_then_measures_on_cells_that_the_fit_has_not_met(model,
         [1, 1 - numbers["calibrated"]["accuracy"]], abs=1e-5
     )
     assert (tmp_path / "c.png").stat().st_size > 10_000
-
-
-def test_a_file_gets_sets_by_the_command(model, data, tmp_path):
     cells_of(["B", "T", ""]).write_h5ad(tmp_path / "new.h5ad")
-    Model.load(model).calibrate(data)
-    words = ["annotate", tmp_path / "new.h5ad", "--model", model, "--out", tmp_path / "out.h5ad"]
-    invoke(*words, "--coverage", 0.9)
+    of = ("--model", model, "--out", tmp_path / "out.h5ad", "--verify", 4, "--coverage", 0.9)
+    invoke("annotate", tmp_path / "new.h5ad", *of)
     sets = anndata.read_h5ad(tmp_path / "out.h5ad").obs[f"{KEY}_set"].tolist()
     assert all(set(each.split(" | ")) <= set(TYPES) for each in sets[:2])
     assert sets[2] == "", "a cell without genes is left out"
@@ -185,10 +181,9 @@ def test_questions_are_those_of_annotation_and_show_no_label(model, data, played
     sampler = PlantedPolicy(0.8, seed=1)
     played_by(PlantedPolicy(0.6), PlantedPolicy(0.95), sampler)
     Model.load(model).calibrate(data, split="test", cells=1, verify=1)
-    rows = {row["id"]: row for row in made_cells("test", 90)}
     [calibrating] = {prompt for prompt, _ in sampler.asked}
-    [row] = [row for row in rows.values() if " ".join(row["genes"]) in calibrating]
-    adata = cells_of(["B"], dense=True)
+    [row] = [row for row in made_cells("test", 90) if " ".join(row["genes"]) in calibrating]
+    adata = cells_of(["B"])
     adata.X = adata.X * 0
     for rank, gene in enumerate(row["genes"]):
         adata.X[0, GENES.index(gene)] = 50 - rank
@@ -206,7 +201,7 @@ def test_the_cells_of_the_audit_come_first_so_that_few_labels_are_read(model, da
     examples = [task.example(cell, hidden=1.0, labelled=True, rng=rng) for cell in cells]
     write_jsonl(other / "audit.jsonl", [{"input": "", "label": each.to_label()} for each in examples])
 
-    annotator = Annotator(read_checkpoint(model), AnnotateSettings(), calibrating=True)
+    annotator = Annotator(read_checkpoint(model), calibrating=True)
     first = annotator.known_cells(other, "validation", len(chosen))
     assert [example.id for example, _ in first] == [row["id"] for row in chosen]
     assert [label for _, label in first] == [row["cell_type"] for row in chosen]
@@ -214,14 +209,14 @@ def test_the_cells_of_the_audit_come_first_so_that_few_labels_are_read(model, da
 
 def test_what_cannot_be_had_is_refused_before_a_cell_is_asked(model, data):
     loaded = Model.load(model)
-    with refused("not-calibrated"):
-        loaded.annotate(cells_of(["B"]), coverage=0.9, progress=False)
     with refused("too-few-labels"):
         loaded.calibrate(data, cells=10)
     with refused("no-cells"):
         loaded.calibrate(data, split="ood")
     loaded.calibrate(data, cells=30, coverage=0.0)
-    with refused("too-few-labels"):
-        loaded.annotate(cells_of(["B"]), coverage=0.99, progress=False)
-    with refused("not-calibrated"):
-        loaded.annotate(cells_of(["B"]), coverage=0.9, verify=2, progress=False)
+    for code, settings in {
+        "too-few-labels": {"coverage": 0.99},
+        "not-calibrated": {"coverage": 0.9, "verify": 2},
+    }.items():
+        with refused(code):
+            loaded.annotate(cells_of(["B"]), progress=False, **settings)

@@ -15,7 +15,6 @@ from huggingface_hub import metadata_load
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.evaluation.predictions import model_hash
-from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.inference import Model
 from cellduality_plugin.inference.card import write_card
 from cellduality_plugin.inference.checkpoint import pack
@@ -23,33 +22,16 @@ from cellduality_plugin.parsing import join_response
 from data_prep.manifests import read_manifest, write_manifest
 from data_prep.prepare import PrepareSettings, prepare
 from tests.commands.conftest import invoke
-from tests.inference.conftest import packed
+from tests.evaluation.audit.conftest import TYPES, own
+from tests.inference.conftest import DRUG, cells_of, packed
 from tests.refused import refused
 
-TYPES = ("B", "NK", "T")
-GENES = tuple(f"G{number:02}" for number in range(36))
-DRUG = "drug X 2 uM"
 OWN = f"{Path(__file__).parents[1]}/stack/my_pair.py:DropoutRecovery"
 RESPONSE, EXPOSURE = "perturbation_response_generation", "drug_exposure_prediction"
 IDENTIFICATION = "perturbation_identification"
 PAIRS = {
     name: name for name in ("cell_type_annotation", "conditional_cell_generation", RESPONSE, EXPOSURE, IDENTIFICATION)
 }
-
-
-def block(kind: str) -> tuple[str, ...]:
-    return GENES[12 * TYPES.index(kind) :][:12]
-
-
-def cells_of(kinds, treated=False, seed=0) -> anndata.AnnData:
-    """Counts in which a type expresses its twelve genes, the later ones higher once it is treated."""
-    rng, counts = np.random.default_rng(seed), np.zeros((len(kinds), len(GENES)), dtype=np.float32)
-    for row, kind in enumerate(kinds):
-        falling = np.arange(400, 340, -5) + rng.integers(0, 4, 12)
-        counts[row, [GENES.index(gene) for gene in block(kind)]] = falling[::-1] if treated else falling
-    obs = {"kind": kinds, "perturbation": DRUG if treated else "control", "drug": "X", "exposure": str(treated)}
-    names = [f"{'ts'[treated]}{row}" for row in range(len(kinds))]
-    return anndata.AnnData(counts, pandas.DataFrame(obs, index=names), pandas.DataFrame(index=list(GENES)))
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +67,7 @@ class Scribe:
         if prompt.startswith("Write a cell"):
             others = [kind for kind in TYPES if kind != shown[-1]]
             slip = np.random.default_rng(seed).random() < self.wrong
-            return join_response(" ".join(block(others[0] if slip else shown[-1])), "as asked")
+            return join_response(" ".join(own(others[0] if slip else shown[-1])), "as asked")
         if prompt.startswith("Write the cell"):
             return join_response(" ".join(shown[::-1] if f"Perturbation: {DRUG}\n" in prompt else shown))
         if prompt.startswith("Name the perturbation"):
@@ -96,7 +78,7 @@ class Scribe:
         if prompt.startswith("Tell whether"):
             return join_response(str(shown[0] > shown[-1]))
         kind = TYPES[int(shown[0][1:]) // 12]
-        return join_response(" ".join(gene for gene in block(kind) if gene not in shown))
+        return join_response(" ".join(gene for gene in own(kind) if gene not in shown))
 
     async def choice_log_probs(self, prompt: str, responses) -> list[float]:
         return [0.0 if response == await self.generate(prompt) else -9.0 for response in responses]
@@ -124,7 +106,7 @@ def test_cells_of_a_type_are_anndata_that_scanpy_takes(trained, scribe):
     scribe()
     cells = Model.load(trained).generate(["B", " nk "], 4, verify=0, progress=False)
     assert cells.obs["cellduality_cell_type"].tolist() == ["B"] * 4 + ["NK"] * 4, "as the vocabulary spells it"
-    assert names_of(cells) == [list(block("B"))] * 4 + [list(block("NK"))] * 4
+    assert names_of(cells) == [list(own("B"))] * 4 + [list(own("NK"))] * 4
     assert cells.obs["cellduality_validity"].tolist() == [1.0] * 8
     assert set(cells.obs["cellduality_reasoning"]) == {"as asked"}
     assert cells.obs["cellduality_reward"].isna().all(), "nobody judged"
@@ -137,7 +119,7 @@ def test_expression_is_the_line_that_fits_the_training_cells(trained, data, scri
     """The counts of the training cells fall from 400 to 345 of about 4,480."""
     scribe()
     cells = Model.load(trained).generate("T", 1, progress=False)
-    expressed = cells.X.toarray()[0, [GENES.index(gene) for gene in block("T")]]
+    expressed = cells[:, list(own("T"))].X.toarray()[0]
     curve = read_manifest(data / "cells.jsonl")["expression_at_rank"]["made"]
     assert curve["cells"] == [30] * 12, "every training cell has every rank"
     assert expressed == pytest.approx(np.array(curve["mean"]), abs=0.05)
@@ -164,7 +146,7 @@ def test_the_best_of_several_cells_shows_the_type_more_often(trained, scribe):
     model, share = Model.load(trained), {}
     for verify in (0, 8):
         cells = model.generate("T", 60, verify=verify, progress=False)
-        share[verify] = np.mean([genes == list(block("T")) for genes in names_of(cells)])
+        share[verify] = np.mean([genes == list(own("T")) for genes in names_of(cells)])
     assert 0.3 < share[0] < 0.7
     assert share[8] > 0.9
     assert cells.obs["cellduality_reward"].mean() == pytest.approx(share[8])
@@ -177,7 +159,7 @@ def test_untreated_cells_become_treated_ones_under_their_own_names(trained, scri
     found = model.perturb(adata, DRUG.upper(), verify=1, progress=False)
     assert found.obs_names.tolist() == ["t0", "t1"], "of the cells that are called control"
     assert found.obs["kind"].tolist() == ["B", "T"]
-    assert names_of(found) == [list(block("B")[::-1]), list(block("T")[::-1])]
+    assert names_of(found) == [list(own("B")[::-1]), list(own("T")[::-1])]
     assert found.obs["cellduality_perturbation"].tolist() == [DRUG] * 2
     assert found.obs["cellduality_reward"].tolist() == [1.0] * 2
     assert model.perturb(adata, "control", control=("kind", "NK"), progress=False).obs_names.tolist() == ["s0"]
@@ -196,7 +178,7 @@ def test_any_pair_is_asked_by_name_and_a_label_pair_as_annotate_asks_it(trained,
     again = model.annotate(cells_of(["B", "T"], treated=True), verify=0, copy=True, progress=False)
     assert adata.obs["cell_type_cellduality"].tolist() == again.obs["cell_type_cellduality"].tolist() == ["B", "T"]
     missed = model.predict("dropout_recovery", adata, progress=False)
-    assert [set(genes) < set(block(kind)) for genes, kind in zip(names_of(missed), "BT", strict=True)] == [True, True]
+    assert [set(genes) < set(own(kind)) for genes, kind in zip(names_of(missed), "BT", strict=True)] == [True, True]
     assert {len(genes) for genes in names_of(missed)} == {3}, "a quarter of twelve"
 
 
@@ -238,19 +220,19 @@ def test_commands_write_files_whatever_weights_say(trained, tmp_path):
     invoke("predict", "dropout_recovery", source, *of)
     invoke("predict", EXPOSURE, source, *of, "--set", "drug=X", "--verify", 0)
     assert "exposure_cellduality" in anndata.read_h5ad(out).obs
+    invoke("annotate", source, *of, "--verify", 2)
+    assert set(anndata.read_h5ad(out).obs["cell_type_cellduality"]) <= {*TYPES, "unassigned"}
     with refused("file-taken"):
         invoke("perturb", source, "--model", trained, "--out", source, "--perturbation", DRUG)
 
 
-def changed(**values) -> anndata.AnnData:
-    """Return two untreated cells with another ``obs`` or ``obs_names``."""
-    adata = cells_of(["B", "T"])
-    for name, value in values.items():
-        setattr(adata, name, value)
-    return adata
+CONTROLS, TREATED, TWINS = cells_of(["B", "T"]), cells_of(["B", "T"], treated=True), cells_of(["B", "T"])
+TWINS.obs_names = ["one", "one"]
 
 
-CONTROLS, TREATED = cells_of(["B", "T"]), cells_of(["B", "T"], treated=True)
+def knowing(obs: pandas.DataFrame) -> anndata.AnnData:
+    """Return the untreated cells with another ``obs``."""
+    return anndata.AnnData(CONTROLS.X, obs, CONTROLS.var)
 
 
 @pytest.mark.parametrize(
@@ -267,20 +249,20 @@ CONTROLS, TREATED = cells_of(["B", "T"]), cells_of(["B", "T"], treated=True)
         ("no-control", lambda model: model.perturb(TREATED, DRUG)),
         ("no-control", lambda model: model.perturb(CONTROLS, DRUG, control=("kind", "CD34+"))),
         ("unknown-column", lambda model: model.perturb(CONTROLS, DRUG, control=("state", "resting"))),
-        ("key-taken", lambda model: model.perturb(changed(obs=CONTROLS.obs.assign(cellduality_validity=1)), DRUG)),
+        ("key-taken", lambda model: model.perturb(knowing(CONTROLS.obs.assign(cellduality_validity=1)), DRUG)),
         ("no-shared-genes", lambda model: model.perturb(CONTROLS[:, :0], DRUG)),
-        ("duplicate-names", lambda model: model.perturb(changed(obs_names=["one", "one"]), DRUG)),
+        ("duplicate-names", lambda model: model.perturb(TWINS, DRUG)),
         ("wrong-count", lambda model: model.generate("B", 0)),
         ("unshown-value", lambda model: model.generate("B", given={"drug": "X"})),
         ("unshown-value", lambda model: model.predict(EXPOSURE, CONTROLS, given={"durg": "X"})),
         ("no-control", lambda model: model.predict(EXPOSURE, CONTROLS, control=("kind", "B"))),
         ("no-control", lambda model: model.predict(IDENTIFICATION, TREATED)),
         ("no-control", lambda model: model.predict(IDENTIFICATION, CONTROLS, control=("state", "resting"))),
-        ("no-control", lambda model: model.predict(IDENTIFICATION, changed(obs=CONTROLS.obs[["kind"]]))),
+        ("no-control", lambda model: model.predict(IDENTIFICATION, knowing(CONTROLS.obs[["kind"]]))),
         ("no-control", lambda model: model.predict(RESPONSE, CONTROLS, control=CONTROLS)),
         ("unknown-task", lambda model: model.predict("nothing", CONTROLS)),
         ("unknown-label", lambda model: model.predict(RESPONSE, CONTROLS, given={"perturbation": "drug Y"})),
-        ("unknown-column", lambda model: model.predict(EXPOSURE, changed(obs=CONTROLS.obs[[]]))),
+        ("unknown-column", lambda model: model.predict(EXPOSURE, knowing(CONTROLS.obs[[]]))),
     ],
 )
 def test_what_cannot_be_answered_is_one_line(trained, code, ask):
@@ -288,15 +270,6 @@ def test_what_cannot_be_answered_is_one_line(trained, code, ask):
         ask(Model.load(trained))
     assert "\n" not in str(error.value)
     assert error.value.hint
-
-
-def test_a_pair_that_was_not_trained_is_refused(trained, data, scribe, tmp_path):
-    scribe()
-    fewer, model = shutil.copytree(data, tmp_path / "data"), shutil.copytree(trained, tmp_path / "m")
-    write_jsonl(fewer / "sft.jsonl", [row for row in read_jsonl(data / "sft.jsonl") if row["datasource"] != RESPONSE])
-    pack(model, fewer, None, max_len=256, max_new_tokens=24)
-    with refused("task-not-packed"):
-        Model.load(model).perturb(CONTROLS, DRUG, progress=False)
 
 
 def evaluated(path: Path, weights: str) -> Path:
