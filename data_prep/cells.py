@@ -63,17 +63,21 @@ class CellTable:
         counts = adata.uns.get("expression") not in ("log1p", "log2")
         return cls(adata.obs, tuple(map(str, adata.var_names)), counts, {}, lambda: iter([block]))
 
+    def logs(self, cells: NDArray[np.bool_]) -> Iterator[Any]:
+        """Yield the rows of the chosen ``cells``, block by block: log1p of counts per 10,000, or its own logs."""
+        first = 0
+        for block in self.blocks():
+            chosen = block[cells[first : first + block.shape[0]]]
+            first += block.shape[0]
+            yield log1p_per_10k(chosen) if self.counts else chosen.tocsr()
+
     def variable_genes(self, count: int, cells: NDArray[np.bool_]) -> list[str]:
         """Return the ``count`` genes whose log1p of counts per 10,000 varies most in the chosen ``cells``.
 
         Compared are variances less the median variance of the genes of a like mean, in up to :data:`BINS` bins.
         """
         total, squares = np.zeros(len(self.genes)), np.zeros(len(self.genes))
-        first = 0
-        for block in self.blocks():
-            chosen = block[cells[first : first + block.shape[0]]]
-            first += block.shape[0]
-            values = log1p_per_10k(chosen) if self.counts else chosen
+        for values in self.logs(cells):
             total += np.asarray(values.sum(axis=0)).ravel()
             squares += np.asarray(values.multiply(values).sum(axis=0)).ravel()
         mean = total / max(1, int(cells.sum()))
@@ -202,11 +206,10 @@ def expression_at_rank(table: CellTable, cells: NDArray[np.bool_], genes: frozen
     """
     kept = np.array([place for place, gene in enumerate(table.genes) if gene in genes], dtype=np.int64)
     top = min(top, len(kept))
-    total, count, first, left = np.zeros(top), np.zeros(top, dtype=np.int64), 0, MOST_CELLS
-    for block in table.blocks():
-        rows = np.flatnonzero(cells[first : first + block.shape[0]])[:left]
-        first, left = first + block.shape[0], left - len(rows)
-        values = (log1p_per_10k(block[rows]) if table.counts else block[rows].tocsr())[:, kept]
+    total, count, left = np.zeros(top), np.zeros(top, dtype=np.int64), MOST_CELLS
+    for logs in table.logs(cells):
+        values = logs[:left, kept]
+        left -= values.shape[0]
         for start, end in zip(values.indptr, values.indptr[1:], strict=False):
             own = np.sort(values.data[start:end])[::-1]
             own = own[own > 0][:top]

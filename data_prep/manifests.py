@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import cellduality_plugin
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.files import write_text
+from cellduality_plugin.files import write_json
 from cellduality_plugin.tasks import DualTask
 from data_prep.sources import file_sha256
 
@@ -46,7 +46,7 @@ def write_manifest(path: Path, origin: Mapping[str, Any], **content: Any) -> Non
         **origin,
         **content,
     }
-    write_text(manifest_path(path), json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    write_json(manifest_path(path), manifest)
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -21,7 +21,8 @@ from cellduality_plugin.parsing import join_response
 from cellduality_plugin.records import Recorder
 from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS
-from data_prep.rows import audit_rows
+from data_prep.rows import RowMaker
+from data_prep.settings import PrepareSettings
 from tests.commands.conftest import invoke
 from tests.play import Saying, roll, row
 from tests.refused import refused
@@ -40,8 +41,8 @@ def opened():
 def folder(tmp_path: Path, make_config, vocabulary, cell) -> Path:
     """A prepared folder of one cell."""
     make_config()
-    how = {"count": 1, "hidden": 0.25, "masks": 4, "rng": np.random.default_rng(0)}
-    write_jsonl(tmp_path / "audit.jsonl", audit_rows([cell], list(TASKS.values()), vocabulary, **how))
+    made = RowMaker(list(TASKS.values()), vocabulary, PrepareSettings(n_audit=1))
+    write_jsonl(tmp_path / "audit.jsonl", made.audit([cell], np.random.default_rng(0)))
     return tmp_path
 
 

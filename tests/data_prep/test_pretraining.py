@@ -45,8 +45,8 @@ def cells_of(kinds: int, each: int, seed: int = 0, name: str = "toy") -> list[Ce
 
 
 def made(*sets: list[Cell], clusters: int = 3, views: int = 1, seed: int = 0) -> list[dict[str, str]]:
-    rng = np.random.default_rng(seed)
-    return pretrain_rows(sets, GENES, clusters=clusters, views=views, hidden=0.25, rng=rng)
+    wanted = PrepareSettings(clusters=clusters, pretrain_views=views)
+    return pretrain_rows(sets, GENES, wanted, np.random.default_rng(seed))
 
 
 @settings(max_examples=20, deadline=None)

@@ -21,7 +21,8 @@ from cellduality_plugin.profiles import Profile, Profiles
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.rows import audit_rows
+from data_prep.rows import RowMaker
+from data_prep.settings import PrepareSettings
 
 TYPES = ("B", "NK", "T")
 GENES = tuple(f"G{number}" for number in range(36))
@@ -112,7 +113,7 @@ def data(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Pa
     ]
     vocabulary.save(folder / "vocabulary.json")
     tasks = [TASKS[name] for name in (ANNOTATION, GENERATION)]
-    rows = audit_rows(cells, tasks, vocabulary, count=24, hidden=0.25, masks=4, rng=rng)
+    rows = RowMaker(tasks, vocabulary, PrepareSettings(n_audit=24)).audit(cells, rng)
     write_jsonl(folder / "audit.jsonl", rows)
     weights = np.array([[gene in own(kind) for gene in GENES] for kind in TYPES], dtype=np.float32)
     Profiles(GENES, {"cell_type": Profile(TYPES, weights, np.zeros(len(TYPES), np.float32))}).save(

@@ -13,7 +13,7 @@ from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.rows import sft_rows
+from data_prep.rows import RowMaker
 from data_prep.traces.candidates import Candidate, CandidateLog, Reply, prompt_hash
 from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS
 from data_prep.traces.questions import Question, read_questions
@@ -54,7 +54,7 @@ def prepared(folder: Path, cells: int = 3, tasks: Iterable[DualTask] = tuple(TAS
     VOCABULARY.save(folder / "vocabulary.json")
     Config.read({"tasks": {task.name: {"pair": task.name} for task in tasks}}).save(folder / "cellduality.json")
     rng = np.random.default_rng(seed)
-    write_jsonl(folder / QUESTIONS, sft_rows(make_cells(cells), tasks, VOCABULARY, hidden=0.25, views=1, rng=rng))
+    write_jsonl(folder / QUESTIONS, RowMaker(tasks, VOCABULARY).sft(make_cells(cells), rng))
     return folder
 
 

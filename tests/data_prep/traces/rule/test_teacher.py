@@ -18,7 +18,8 @@ from cellduality_plugin.parsing import Answer, Genes, OneOf
 from cellduality_plugin.similarity import rank_weighted_jaccard
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.rows import sft_rows
+from data_prep.rows import RowMaker
+from data_prep.settings import PrepareSettings
 from data_prep.traces.questions import Question, read_questions
 from data_prep.traces.rule.answers import LABEL_WORDS, LIST_WORDS, MAX_WORDS, cell_shown, lists_shown
 from data_prep.traces.rule.markers import find_markers
@@ -69,7 +70,7 @@ CELLS = planted_cells()
 def questions(tmp_path_factory: pytest.TempPathFactory) -> list[Question]:
     path = tmp_path_factory.mktemp("rows") / "sft.jsonl"
     rng = np.random.default_rng(0)
-    write_jsonl(path, sft_rows(CELLS, list(TASKS.values()), VOCABULARY, hidden=0.25, views=2, rng=rng))
+    write_jsonl(path, RowMaker(list(TASKS.values()), VOCABULARY, PrepareSettings(sft_views=2)).sft(CELLS, rng))
     return list(read_questions(path, TASKS))
 
 
