@@ -82,11 +82,7 @@ class RowMaker:
             return [question.row(question.response(question.gold)) for question in asked]
 
     def rl(
-        self,
-        labelled: Sequence[Cell],
-        unlabelled: Sequence[Cell],
-        weights: Iterable[float],
-        rng: np.random.Generator,
+        self, labelled: Sequence[Cell], unlabelled: Sequence[Cell], weights: Iterable[float], rng: np.random.Generator
     ) -> list[Row]:
         """Return questions without gold answers, but for the tasks whose rows shall hold them, shuffled.
 

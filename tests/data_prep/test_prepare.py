@@ -19,7 +19,7 @@ from data_prep.prepare import FILES, OOD_FILE, PrepareSettings, prepare
 from data_prep.sources import file_sha256
 from data_prep.splits import SPLITS
 from data_prep.views import RARE_CLASS, UNPAIRED
-from tests.data_prep.conftest import toy_cells
+from tests.data_prep.conftest import toy_cells, toy_counts
 from tests.refused import refused
 
 
@@ -32,31 +32,28 @@ def toy_settings(path: Path, **changes) -> PrepareSettings:
     return PrepareSettings.read({"sources": sources, "n_labelled": 6, "n_rl": 20, "top_genes": 10, **changes})
 
 
-def test_default_preparation_holds_what_it_says(prepared):
-    cells = prepared.rows("cells.jsonl")
-    assert Counter(cell["split"] for cell in cells) == {"train": 420, "validation": 142, "test": 138}
-    assert sum(cell["labelled"] for cell in cells) == 140
-    assert all(cell["split"] == "train" for cell in cells if cell["labelled"])
-    assert {len(cell["genes"]) for cell in cells} == {64}
-    assert [cell["id"] for cell in cells] == sorted({cell["id"] for cell in cells})
-    assert len(prepared.rows("sft.jsonl")) == 4 * 140
-    assert len(prepared.rows("rl.jsonl")) == 512
-    assert len(prepared.vocabulary.genes) == 765
-    assert list(prepared.vocabulary.genes) == sorted(prepared.vocabulary.genes)
-    assert set(prepared.vocabulary.labels["cell_type"]) == {cell["cell_type"] for cell in cells}
-
-
-def test_every_file_asks_about_the_cells_of_its_own_split(prepared):
+def test_default_preparation_holds_what_it_says_and_asks_about_the_cells_of_each_split(prepared):
     cells = {cell["id"]: cell for cell in prepared.rows("cells.jsonl")}
+    assert Counter(cell["split"] for cell in cells.values()) == {"train": 420, "validation": 142, "test": 138}
+    assert {len(cell["genes"]) for cell in cells.values()} == {64}
+    assert [*cells] == sorted(cells)
     labelled = {name for name, cell in cells.items() if cell["labelled"]}
-    split = {part: {name for name, cell in cells.items() if cell["split"] == part} for part in SPLITS}
+    train, validation, test = ({i for i in cells if cells[i]["split"] == part} for part in SPLITS)
+    assert len(labelled) == 140
+    assert labelled <= train
+    assert len(prepared.rows("sft.jsonl")) == 4 * 140
     assert {row["id"] for row in prepared.rows("sft.jsonl")} == labelled
-    assert {row["id"] for row in prepared.rows("rl.jsonl")} <= split["train"]
-    for part in ("validation", "test"):
+    assert len(prepared.rows("rl.jsonl")) == 512
+    assert {row["id"] for row in prepared.rows("rl.jsonl")} <= train
+    assert {row["id"] for row in prepared.rows("audit.jsonl")} <= validation
+    for part, own in (("validation", validation), ("test", test)):
         for name in prepared.settings.tasks:
             rows = [row for row in prepared.rows(f"eval_{part}.jsonl") if row["datasource"] == name]
-            assert [row["id"] for row in rows] == sorted(split[part])
-    assert {row["id"] for row in prepared.rows("audit.jsonl")} <= split["validation"]
+            assert [row["id"] for row in rows] == sorted(own)
+    vocabulary = prepared.vocabulary
+    assert len(vocabulary.genes) == 765
+    assert list(vocabulary.genes) == sorted(vocabulary.genes)
+    assert set(vocabulary.labels["cell_type"]) == {cell["cell_type"] for cell in cells.values()}
 
 
 @pytest.mark.parametrize(("masks", "audited"), [(2, 4), (6, 6)])
@@ -95,32 +92,29 @@ def test_same_seed_gives_the_same_bytes_and_another_does_not(prepared, tmp_path)
 def test_second_run_does_nothing_and_what_changed_is_made_again(write_h5ad, tmp_path, monkeypatch):
     settings, out = toy_settings(write_h5ad()), tmp_path / "out"
     assert not prepare(settings, out).up_to_date
-    before = content_of(out)
-    times = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    before, times = content_of(out), {path: path.stat().st_mtime_ns for path in out.iterdir()}
     assert prepare(settings, out).up_to_date
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == times
-    assert not prepare(settings.model_copy(update={"n_rl": 21}), tmp_path / "out").up_to_date
+    assert not prepare(settings.model_copy(update={"n_rl": 21}), out).up_to_date
     with monkeypatch.context() as patch:
         patch.setattr(cellduality_plugin, "__version__", "999")
         assert not prepare(settings, out).up_to_date
     (out / "rl.jsonl").unlink()
     assert not prepare(settings, out).up_to_date
     assert content_of(out) == before
-    write_h5ad(np.random.default_rng(5).integers(1, 60, size=(24, 12)).astype(np.float32))
-    summary = prepare(settings, out)
+    summary = prepare(toy_settings(write_h5ad(toy_counts()[::-1])), out)
     assert not summary.up_to_date
     assert summary.manifests["rl.jsonl"]["source_sha256"] == file_sha256(Path(settings.sources[0].name))
 
 
 def test_rows_do_not_depend_on_the_order_of_cells_in_the_file(write_h5ad, tmp_path):
-    counts = np.random.default_rng(2).integers(1, 60, size=(24, 12)).astype(np.float32)
-    names, kinds = [f"c{n}" for n in range(24)], ["B"] * 12 + ["T"] * 12
-    order = np.random.default_rng(3).permutation(24)
-    prepare(toy_settings(write_h5ad(counts, cells=names, labels=kinds)), tmp_path / "one")
-    shuffled = write_h5ad(counts[order], cells=[names[n] for n in order], labels=[kinds[n] for n in order])
-    prepare(toy_settings(shuffled), tmp_path / "two")
-    for name in FILES:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    names, kinds = np.array([f"c{n:02}" for n in range(24)]), np.repeat(["B", "T"], 12)
+    found = []
+    for order in (np.arange(24), np.random.default_rng(3).permutation(24)):
+        path = write_h5ad(toy_counts()[order], cells=names[order].tolist(), labels=kinds[order].tolist())
+        prepare(toy_settings(path), tmp_path / str(len(found)))
+        found.append({name: (tmp_path / str(len(found)) / name).read_bytes() for name in FILES})
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(
@@ -142,12 +136,6 @@ def test_bad_settings_are_refused(values, where):
     with pytest.raises(CellDualityError) as error:
         PrepareSettings.read(values)
     assert error.value.where == where
-
-
-def test_pair_given_twice_is_refused(tmp_path):
-    twice = "cellduality_plugin.tasks.cell_type_annotation:CellTypeAnnotation"
-    with refused("duplicate-names"):
-        prepare(PrepareSettings(tasks={"cell_type_annotation": 1, twice: 1}), tmp_path / "out")
 
 
 def test_pair_of_ones_own_is_prepared_and_prepared_again_when_its_code_changes(write_h5ad, tmp_path):
@@ -175,8 +163,7 @@ IFN = "cytokine IFN-beta"
 def write_treated(path: Path) -> str:
     """Write cells of three types, half of them treated: the treatment raises the first genes, a type its own gene."""
     rng, kinds = np.random.default_rng(4), ("B", "T", "NK")
-    kind = np.repeat(kinds, 40)
-    treated = np.tile([False, True], len(kind) // 2)
+    kind, treated = np.repeat(kinds, 40), np.tile([False, True], 60)
     counts = rng.integers(8, 20, size=(len(kind), 30)).astype(np.float32)
     counts[treated, :5] += 40
     for place, name in enumerate(kinds):
@@ -186,41 +173,31 @@ def write_treated(path: Path) -> str:
     return str(toy_cells(path, counts, cells=[f"c{number}" for number in range(len(kind))], **columns))
 
 
-COLUMNS = {"perturbation": "treatment", "drug": "agent", "exposure": "exposed"}
+IDENTITY = ["cell_type_annotation", "conditional_cell_generation"]
+TREATED = {
+    "tasks": [RESPONSE, EXPOSURE], "label_column": "kind", "n_labelled": 12, "held_out": {"cell_type": ["NK"]},
+    "columns": {"perturbation": "treatment", "drug": "agent", "exposure": "exposed"},
+}  # fmt: skip
 
 
 def two_sources(folder: Path, **changes) -> PrepareSettings:
     """Settings of a generalist: the toy cells for the identity tasks, the treated ones for the others."""
-    treated = {
-        "name": write_treated(folder / "treated.h5ad"),
-        "tasks": [RESPONSE, EXPOSURE],
-        "label_column": "kind",
-        "columns": COLUMNS,
-        "n_labelled": 12,
-        "held_out": {"cell_type": ["NK"]},
-        **changes.pop("treated", {}),
-    }
-    identity = {"name": str(folder / "toy.h5ad"), "tasks": ["cell_type_annotation", "conditional_cell_generation"]}
-    return PrepareSettings.read(
-        {
-            "sources": [{**identity, "label_column": "kind"}, treated],
-            "tasks": {"cell_type_annotation": 1, "conditional_cell_generation": 1, RESPONSE: 2, EXPOSURE: 1},
-            **{"n_labelled": 6, "n_rl": 50, "top_genes": 10, **changes},
-        }
-    )
+    toy = {"name": str(toy_cells(folder / "toy.h5ad")), "tasks": IDENTITY, "label_column": "kind"}
+    sources = [toy, {"name": write_treated(folder / "treated.h5ad"), **TREATED}]
+    tasks = dict.fromkeys(IDENTITY, 1) | {RESPONSE: 2, EXPOSURE: 1}
+    return toy_settings(folder, sources=sources, tasks=tasks, **{"n_rl": 50, **changes})
 
 
 @pytest.fixture(scope="module")
 def generalist(tmp_path_factory):
     folder = tmp_path_factory.mktemp("generalist")
-    toy_cells(folder / "toy.h5ad")
     summary = prepare(two_sources(folder), folder / "out")
     return {name: list(read_jsonl(folder / "out" / name)) for name in summary.manifests if name.endswith("l")}, summary
 
 
 def test_a_source_is_asked_only_what_it_serves(generalist):
     files, summary = generalist
-    served = {"toy": {"cell_type_annotation", "conditional_cell_generation"}, "treated": {RESPONSE, EXPOSURE}}
+    served = {"toy": IDENTITY, "treated": [RESPONSE, EXPOSURE]}
     for name in ("sft.jsonl", "rl.jsonl", "eval_validation.jsonl", "eval_test.jsonl"):
         asked = {(row["id"].partition("/")[0], row["datasource"]) for row in files[name]}
         assert asked == {(source, task) for source, tasks in served.items() for task in tasks}
@@ -239,32 +216,28 @@ def test_a_source_is_asked_only_what_it_serves(generalist):
 def test_held_out_type_is_asked_about_nowhere_else(generalist):
     files, _ = generalist
     held = {cell["id"] for cell in files["cells.jsonl"] if cell["split"] == "ood"}
-    assert len(held) == 40
-    assert all((cell["cell_type"] == "NK") == (cell["id"] in held) for cell in files["cells.jsonl"][-120:])
+    assert held == {cell["id"] for cell in files["cells.jsonl"][-120:] if cell["cell_type"] == "NK"}
+    assert Counter(row["id"] for row in files[OOD_FILE]) == dict.fromkeys(held, 2)
     for name in set(files) - {OOD_FILE, "cells.jsonl"}:
         assert not {row["id"] for row in files[name]} & held
     shown = {tuple(c["genes"]) for c in files["cells.jsonl"] if c["id"] in held}
     for row in (*files["rl.jsonl"], *files["eval_test.jsonl"]):
         assert Example.from_label(row["label"]).inputs.get("control") not in shown
-    assert Counter(row["datasource"] for row in files[OOD_FILE]) == {RESPONSE: 40, EXPOSURE: 40}
-    assert {row["id"] for row in files[OOD_FILE]} == held
 
 
 def test_every_cell_stands_beside_an_untreated_one_of_its_type_and_split(generalist):
     files, _ = generalist
     cells = {cell["id"]: cell for cell in files["cells.jsonl"]}
-    paired = [cell for cell in cells.values() if "control" in cell]
-    assert len(paired) == 120
-    for cell in paired:
-        control = cells[cell["control"]]
+    control_of = {name: cells[cell["control"]] for name, cell in cells.items() if "control" in cell}
+    assert len(control_of) == 120
+    for name, control in control_of.items():
         assert control["perturbation"] == "control"
-        assert (control["split"], control["cell_type"]) == (cell["split"], cell["cell_type"])
-        assert control is not cell
-    for row in files["eval_test.jsonl"]:
-        if row["datasource"] == RESPONSE:
-            example, cell = Example.from_label(row["label"]), cells[row["id"]]
-            assert example.known == {"control": tuple(cells[cell["control"]]["genes"])}
-            assert (example.unknown, example.gold) == (cell["perturbation"], tuple(cell["genes"]))
+        assert [control[key] for key in ("split", "cell_type")] == [cells[name][key] for key in ("split", "cell_type")]
+        assert control["id"] != name
+    for row in (row for row in files["eval_test.jsonl"] if row["datasource"] == RESPONSE):
+        example, cell = Example.from_label(row["label"]), cells[row["id"]]
+        assert example.known == {"control": tuple(control_of[row["id"]]["genes"])}
+        assert (example.unknown, example.gold) == (cell["perturbation"], tuple(cell["genes"]))
 
 
 def test_several_sources_give_the_same_bytes_and_each_its_own_split(generalist, tmp_path):
@@ -277,7 +250,6 @@ def test_several_sources_give_the_same_bytes_and_each_its_own_split(generalist, 
 
 
 def test_vocabulary_of_the_most_variable_genes_is_all_that_is_spoken(tmp_path):
-    toy_cells(tmp_path / "toy.h5ad")
     prepare(two_sources(tmp_path, n_genes=9, min_genes=3), tmp_path / "out")
     genes = set(Vocabulary.load(tmp_path / "out" / "vocabulary.json").genes)
     assert 9 <= len(genes) <= 18
@@ -286,7 +258,6 @@ def test_vocabulary_of_the_most_variable_genes_is_all_that_is_spoken(tmp_path):
 
 
 def test_type_without_controls_is_left_out_and_counted(tmp_path):
-    toy_cells(tmp_path / "toy.h5ad")
     settings = two_sources(tmp_path)
     adata = anndata.read_h5ad(tmp_path / "treated.h5ad")
     lone = adata[~((adata.obs["kind"] == "T") & (adata.obs["treatment"] == "control")).to_numpy()].copy()

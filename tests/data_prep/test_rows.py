@@ -23,8 +23,7 @@ GENES = tuple(f"G{number}" for number in range(12))
 # Labels that occur in no gene name, id or task name, so that a search for them finds leaks and nothing else.
 KINDS = ("Qa", "Qb")
 VOCABULARY = Vocabulary(
-    genes=GENES,
-    labels={"cell_type": KINDS, "perturbation": ("control", "cytokine Qc"), "exposure": ("Qd", "Qe")},
+    genes=GENES, labels={"cell_type": KINDS, "perturbation": ("control", "cytokine Qc"), "exposure": ("Qd", "Qe")}
 )
 ANNOTATION, GENERATION = TASKS["cell_type_annotation"], TASKS["conditional_cell_generation"]
 RESPONSE, EXPOSURE = TASKS["perturbation_response_generation"], TASKS["drug_exposure_prediction"]
