@@ -25,7 +25,6 @@ from data_prep.datasets import DATASETS
 from data_prep.foreign import read_foreign, shareable
 from data_prep.h5ad.loaders import MISSING_LABEL
 from data_prep.manifests import Summary
-from data_prep.profiles import fit_profiles
 from data_prep.rows import PRETRAIN_FILE, RowMaker, pretrain_rows
 from data_prep.settings import PrepareSettings
 from data_prep.sources import Source, asked_columns, find, joint_sha256
@@ -115,6 +114,8 @@ def _origin(settings: PrepareSettings, sources: Sequence[Source], tasks: Sequenc
 def _build(
     settings: PrepareSettings, sources: Sequence[Source], tasks: Mapping[str, DualTask]
 ) -> tuple[dict[str, Any], list[View]]:
+    from data_prep.profiles import fit_profiles  # with what takes seconds to import
+
     own = len(settings.sources)
     views = read_views(settings, sources[:own], tasks)
     kinds = sorted({kind for view in views for task in view.tasks for kind in task.kinds})

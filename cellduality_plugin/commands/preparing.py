@@ -132,15 +132,10 @@ def data_prepare(
 
     refuse_alone(context)
     names, others = sources or ["pbmc68k_reduced"], foreign or []
-    of_file = {
-        "cell_type": label_column, "perturbation": perturbation_column, "drug": drug_column,
-        "sensitivity": sensitivity_column, "exposure": exposure_column,
-    }  # fmt: skip
-    named = {name: column for name, column in of_file.items() if column}
-    reading: dict[str, object] = {
-        "expression": expression, "matrix": matrix, "layer": layer, "gene_symbols": gene_symbols, "species": species,
-        "control": control, "drug": drug,
-    }  # fmt: skip
+    given = context.params
+    named = {ours: column for ours, flag in NAMED.items() if (column := given[flag[2:].replace("-", "_")])}
+    read = ("expression", "matrix", "layer", "gene_symbols", "species", "control", "drug")
+    reading = {name: given[name] for name in read}
     flags = {name: NAMED[name] for name in named if name != "cell_type"} | ({"drug": "--drug"} if drug else {})
     wanted = {absolute(name): share for item in task or [] for name, share in pairs(item, "--task", "").items()}
     kept_out = held_out_values(held_out or [], names, DATASETS)
@@ -169,12 +164,12 @@ def data_prepare(
         if name in looks:  # of those that nobody named, what a question speaks of
             spoken = {"cell_type", *named, *asked_columns(map(get_task, served[name]))}
             columns = {ours: column for ours, column in looks[name].columns.items() if ours in spoken}
-        read = {"variant": variant} if published else {**reading, "label_column": columns.pop("cell_type", "")}
+        how = {"variant": variant} if published else {**reading, "label_column": columns.pop("cell_type", "")}
         return {
             "name": name, "tasks": served[name], "held_out": kept_out.get(name, {}), "split": split,
             "max_cells": cells.get(name), "n_labelled": shown.get(name),
             "match": matched.get(name, () if matched else names_in(match)),
-            **({} if published else {"columns": columns}), **{flag: value for flag, value in read.items() if value},
+            **({} if published else {"columns": columns}), **{flag: value for flag, value in how.items() if value},
         }  # fmt: skip
 
     values: dict[str, object] = {
