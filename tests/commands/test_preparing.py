@@ -37,8 +37,7 @@ SCREEN = ["--perturbation-column", "target"]
 
 def write_file(path: Path, obs: dict[str, Any], seed: int = 0, layer: str = "") -> Path:
     """Write counts of as many cells as ``obs`` says something of, in 12 genes."""
-    columns = pd.DataFrame(obs)
-    columns.index = [f"cell{place:03}" for place in range(len(columns))]
+    columns = pd.DataFrame(obs).rename("cell{:03}".format)
     counts = np.random.default_rng(seed).integers(1, 60, size=(len(columns), 12)).astype(np.float32)
     genes = pd.DataFrame(index=[f"G{place}" for place in range(12)])
     matrix = {"layers": {layer: counts}} if layer else {"X": counts}
@@ -51,7 +50,7 @@ def write_cells(path: Path, seed: int = 0, **obs: Any) -> Path:
     treated = np.arange(90) % 2 == 1
     columns: dict[str, Any] = {
         "kind": [KINDS[place // 2 % 3] for place in range(90)],
-        "condition": np.where(treated, "cytokine IFN-beta", "control"), "compound": "IFN-beta",
+        "condition": np.where(treated, "cytokine IFN-beta", "control"), "compound": ["IFN-beta", "IL-6", "TNF"] * 30,
         "seen": np.where(treated, "exposed", "not exposed"), "donor": np.arange(90) // 30 + 1,
         "guide": [None if place % 9 == 4 else f"g{place % 9 % 3}" for place in range(90)], **obs,
     }  # fmt: skip
@@ -183,14 +182,10 @@ def test_a_dual_may_rebuild_the_whole_cell_and_a_question_show_less_of_it(prepar
     assert {task.traces for task in made.config.tasks.values()} == {2}
 
 
-def test_records_are_kept_where_paths_start_at_the_data(prepare, tmp_path):
-    assert prepare().config.records is None
-    flags = ["--records", tmp_path / "rollouts", "--records-every", 2, "--records-limit", 30]
-    assert prepare(*flags).config.records.model_dump() == {"folder": "../rollouts", "every": 2, "limit": 30}
-
-
-def test_columns_decide_what_a_file_is_asked(prepare):
-    made = prepare("--perturbation-column", "condition", "--drug-column", "compound", "--exposure-column", "seen")
+def test_columns_decide_what_a_file_is_asked_and_records_go_where_paths_start_at_the_data(prepare, tmp_path):
+    columns = ["--perturbation-column", "condition", "--drug-column", "compound", "--exposure-column", "seen"]
+    made = prepare(*columns, "--records", tmp_path / "rollouts", "--records-every", 2, "--records-limit", 30)
+    assert made.config.records.model_dump() == {"folder": "../rollouts", "every": 2, "limit": 30}
     tasks = {ANNOTATION, GENERATION, RESPONSE, EXPOSURE, IDENTIFICATION}
     assert set(made.config.tasks) == tasks
     for name in ("sft", "rl", "eval_validation", "eval_test"):
@@ -202,22 +197,18 @@ def test_columns_decide_what_a_file_is_asked(prepare):
 
 class TestScreens:
     def test_of_one_line_need_no_cell_types_and_usual_names_are_controls(self, screen):
-        made = screen(*SCREEN)
+        made = screen(*SCREEN, "--list-labels", 2, "--layer", "counts", layer="counts")
         assert made.vocabulary.labels == {"perturbation": ("MYC", "TP53", "control")}
+        assert (made.vocabulary.listed, made.config.records) == (2, None)
         for name in ("rl", "eval_test"):
             assert set(made.asked(name)) == {RESPONSE, IDENTIFICATION}
         assert "'NT', 'Non-Targeting'" in made.said
         for row in made.rows("rl"):
             example = Example.from_label(row["label"])
             assert example.gold is None
+            assert ("too many to list" in row["input"]) == (row["datasource"] == IDENTIFICATION)
             if row["datasource"] == IDENTIFICATION:
                 assert f'"{made.cells[example.id]["perturbation"]}"' not in row["label"].replace('"control":', "")
-
-    def test_past_the_bound_a_question_says_how_labels_are_written(self, screen):
-        made = screen(*SCREEN, "--list-labels", 2)
-        assert made.vocabulary.listed == 2
-        for row in made.rows("rl"):
-            assert ("too many to list" in row["input"]) == (row["datasource"] == IDENTIFICATION)
 
     def test_columns_of_our_names_need_no_flag_and_those_of_no_question_leave_no_cell_out(self, screen):
         done = {"perturbation": ["control", "drug nutlin"] * 60}
@@ -260,9 +251,6 @@ class TestScreens:
         made = screen(*words, "guide=MYC-0", guide=["NT-0", "NT-1", "TP53-0", "MYC-0"] * 30)
         assert made.asked("eval_ood") == {RESPONSE: 30}, "what no training cell went through cannot be named"
         assert screen(*words, "target=MYC").vocabulary.labels["perturbation"] == ("TP53", "control")
-
-    def test_a_file_with_nothing_but_a_layer_is_read_by_its_layer(self, screen):
-        assert len(screen(*SCREEN, "--layer", "counts", layer="counts").cells) == 120
 
     @pytest.mark.parametrize(
         ("code", "words", "obs"),
@@ -344,27 +332,24 @@ def test_a_file_of_the_users_own_is_not_replaced(prepare, tmp_path, name):
 
 
 @pytest.mark.parametrize(
-    ("kinds", "labels", "lost"),
+    ("kinds", "labels", "lost", "noted"),
     [
-        (["T cell", "T \u00a0cell\u200b", "NK"], ("NK", "T cell"), {}),
-        (["M\u00fcller", "Mu\u0308ller", "\ufeffNK"], ("M\u00fcller", "NK"), {}),
-        (["T cell", "?", "NK"], ("NK", "T cell"), {MISSING_LABEL: 30}),
-        (["T cell", "nan", "NK"], ("NK", "T cell"), {MISSING_LABEL: 30}),
+        (["T cell", "T \u00a0cell\u200b", "NK"], ("NK", "T cell"), {}, []),
+        (["M\u00fcller", "Mu\u0308ller", "\ufeffNK"], ("M\u00fcller", "NK"), {}, []),
+        (["T cell", "?", "NK"], ("NK", "T cell"), {MISSING_LABEL: 30}, []),
+        (["T cell", "nan", "NK"], ("NK", "T cell"), {MISSING_LABEL: 30}, []),
+        (["T cell", "Unknown", "low-quality cells"], ("T cell", "Unknown", "low-quality cells"), {}, [1, 2]),
     ],
 )
-def test_a_label_is_what_is_seen_of_it_and_what_says_that_there_is_none_is_none(prepare, cells, kinds, labels, lost):
+def test_a_label_is_what_is_seen_of_it_and_what_says_that_there_is_none_is_none_or_noted(
+    prepare, cells, kinds, labels, lost, noted
+):
     write_cells(cells, kind=kinds * 30)
     made = prepare()
     assert made.vocabulary.labels["cell_type"] == labels
     assert made.manifest("cells.jsonl")["drops"] == lost
-    assert "notes" not in made.manifest("vocabulary.json")
-
-
-@pytest.mark.parametrize("unknown", ["Unknown", "low-quality cells"])
-def test_what_may_be_a_mistake_is_noted(prepare, cells, unknown):
-    write_cells(cells, kind=["T cell", unknown, "NK"] * 30)
-    [note] = prepare().manifest("vocabulary.json")["notes"]
-    assert repr(unknown) in note
+    notes = made.manifest("vocabulary.json").get("notes", [])
+    assert [repr(kinds[place]) in note for place, note in zip(noted, notes, strict=True)] == [True] * len(noted)
 
 
 @pytest.mark.parametrize(
@@ -450,27 +435,21 @@ def test_ready_files_stand_for_downloads(prepare, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("column", "value", "tasks"),
+    ("column", "value", "ours", "tasks"),
     [
-        ("donor", "2", {ANNOTATION, GENERATION}),  # numbers
-        ("guide", "g2", {ANNOTATION, GENERATION}),  # which some cells lack, and are not lost for it
-        ("kind", "NK", set()),  # the file's own name of what the tasks call cell_type
-        ("cell_type", "NK", set()),
+        ("donor", "2", "donor", {ANNOTATION, GENERATION}),  # numbers
+        ("guide", "g2", "guide", {ANNOTATION, GENERATION}),  # which some cells lack, and are not lost for it
+        ("kind", "NK", "cell_type", set()),  # the file's own name of what the tasks call cell_type
+        ("cell_type", "NK", "cell_type", set()),
+        ("compound", "IL-6", "drug", {EXPOSURE}),
     ],
 )
-def test_cells_are_held_out_by_any_column_of_obs(prepare, column, value, tasks):
-    made = prepare("--held-out", f"{column}={value}")
+def test_cells_are_held_out_by_any_column_of_obs(prepare, column, value, ours, tasks):
+    drugs = ["--drug-column", "compound", "--exposure-column", "seen", "--task", EXPOSURE] if ours == "drug" else []
+    made = prepare("--held-out", f"{column}={value}", *drugs)
     out = {i for i, cell in made.cells.items() if cell["split"] == "ood"}
-    assert out == {i for i, cell in made.cells.items() if cell["cell_type" if column == "kind" else column] == value}
+    assert out == {i for i, cell in made.cells.items() if cell[ours] == value}
     assert (len(made.cells), len(out)) == (90, 30)
     assert set(made.asked("eval_ood")) == tasks
     for file in ("sft", "rl", "audit", "eval_validation", "eval_test"):
         assert not {row["id"] for row in made.rows(file)} & out
-
-
-def test_a_drug_that_is_held_out_is_asked_about_as_the_question_names_it(prepare, cells):
-    write_cells(cells, compound=["IFN-beta", "IL-6", "TNF"] * 30)
-    columns = ["--drug-column", "compound", "--exposure-column", "seen", "--task", EXPOSURE]
-    made = prepare(*columns, "--held-out", "compound=IL-6")
-    assert {made.cells[row["id"]]["drug"] for row in made.rows("eval_ood")} == {"IL-6"}
-    assert "Drug: IL-6" in made.rows("eval_ood")[0]["input"]

@@ -96,6 +96,51 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     return Prepared(folder, settings, prepare(settings, folder))
 
 
+def toy_settings(path: Path, **changes) -> PrepareSettings:
+    sources = [{"name": str(path), "label_column": "kind"}]
+    return PrepareSettings.read({"sources": sources, "n_labelled": 6, "n_rl": 20, "top_genes": 10, **changes})
+
+
+RESPONSE, EXPOSURE = "perturbation_response_generation", "drug_exposure_prediction"
+IFN = "cytokine IFN-beta"
+
+
+def write_treated(path: Path) -> str:
+    """Write cells of three types, half of them treated: the treatment raises the first genes, a type its own gene."""
+    rng, kinds = np.random.default_rng(4), ("B", "T", "NK")
+    kind, treated = np.repeat(kinds, 40), np.tile([False, True], 60)
+    counts = rng.integers(8, 20, size=(len(kind), 30)).astype(np.float32)
+    counts[treated, :5] += 40
+    for place, name in enumerate(kinds):
+        counts[kind == name, 10 + place] += 60
+    exposed = np.where(treated, "exposed", "not exposed")
+    columns = {"labels": kind, "treatment": np.where(treated, IFN, "control"), "agent": "IFN-beta", "exposed": exposed}
+    return str(toy_cells(path, counts, cells=[f"c{number}" for number in range(len(kind))], **columns))
+
+
+IDENTITY = ["cell_type_annotation", "conditional_cell_generation"]
+TREATED = {
+    "tasks": [RESPONSE, EXPOSURE], "label_column": "kind", "n_labelled": 12, "held_out": {"cell_type": ["NK"]},
+    "columns": {"perturbation": "treatment", "drug": "agent", "exposure": "exposed"},
+}  # fmt: skip
+
+
+def two_sources(folder: Path, **changes) -> PrepareSettings:
+    """Settings of a generalist: the toy cells for the identity tasks, the treated ones for the others."""
+    toy = {"name": str(toy_cells(folder / "toy.h5ad")), "tasks": IDENTITY, "label_column": "kind"}
+    sources = [toy, {"name": write_treated(folder / "treated.h5ad"), **TREATED}]
+    tasks = dict.fromkeys(IDENTITY, 1) | {RESPONSE: 2, EXPOSURE: 1}
+    return toy_settings(folder, sources=sources, tasks=tasks, **{"n_rl": 50, **changes})
+
+
+@pytest.fixture(scope="session")
+def generalist(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """Two sets, of which one is asked neither for types nor for cells of a type."""
+    folder = tmp_path_factory.mktemp("generalist")
+    settings = two_sources(folder, pretrain_views=2, clusters=5)
+    return Prepared(folder / "out", settings, prepare(settings, folder / "out"))
+
+
 @pytest.fixture(scope="session")
 def small_llama(prepared: Prepared, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The small Llama of the default preparation."""

@@ -19,17 +19,12 @@ from data_prep.prepare import FILES, OOD_FILE, PrepareSettings, prepare
 from data_prep.sources import file_sha256
 from data_prep.splits import SPLITS
 from data_prep.views import RARE_CLASS, UNPAIRED
-from tests.data_prep.conftest import toy_cells, toy_counts
+from tests.data_prep.conftest import EXPOSURE, IDENTITY, IFN, RESPONSE, toy_counts, toy_settings, two_sources
 from tests.refused import refused
 
 
 def content_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def toy_settings(path: Path, **changes) -> PrepareSettings:
-    sources = [{"name": str(path), "label_column": "kind"}]
-    return PrepareSettings.read({"sources": sources, "n_labelled": 6, "n_rl": 20, "top_genes": 10, **changes})
 
 
 def test_default_preparation_holds_what_it_says_and_asks_about_the_cells_of_each_split(prepared):
@@ -156,97 +151,55 @@ def test_pair_of_ones_own_is_prepared_and_prepared_again_when_its_code_changes(w
     assert all(row["input"].startswith("If you please. Name") for row in read_jsonl(out / "rl.jsonl"))
 
 
-RESPONSE, EXPOSURE = "perturbation_response_generation", "drug_exposure_prediction"
-IFN = "cytokine IFN-beta"
-
-
-def write_treated(path: Path) -> str:
-    """Write cells of three types, half of them treated: the treatment raises the first genes, a type its own gene."""
-    rng, kinds = np.random.default_rng(4), ("B", "T", "NK")
-    kind, treated = np.repeat(kinds, 40), np.tile([False, True], 60)
-    counts = rng.integers(8, 20, size=(len(kind), 30)).astype(np.float32)
-    counts[treated, :5] += 40
-    for place, name in enumerate(kinds):
-        counts[kind == name, 10 + place] += 60
-    exposed = np.where(treated, "exposed", "not exposed")
-    columns = {"labels": kind, "treatment": np.where(treated, IFN, "control"), "agent": "IFN-beta", "exposed": exposed}
-    return str(toy_cells(path, counts, cells=[f"c{number}" for number in range(len(kind))], **columns))
-
-
-IDENTITY = ["cell_type_annotation", "conditional_cell_generation"]
-TREATED = {
-    "tasks": [RESPONSE, EXPOSURE], "label_column": "kind", "n_labelled": 12, "held_out": {"cell_type": ["NK"]},
-    "columns": {"perturbation": "treatment", "drug": "agent", "exposure": "exposed"},
-}  # fmt: skip
-
-
-def two_sources(folder: Path, **changes) -> PrepareSettings:
-    """Settings of a generalist: the toy cells for the identity tasks, the treated ones for the others."""
-    toy = {"name": str(toy_cells(folder / "toy.h5ad")), "tasks": IDENTITY, "label_column": "kind"}
-    sources = [toy, {"name": write_treated(folder / "treated.h5ad"), **TREATED}]
-    tasks = dict.fromkeys(IDENTITY, 1) | {RESPONSE: 2, EXPOSURE: 1}
-    return toy_settings(folder, sources=sources, tasks=tasks, **{"n_rl": 50, **changes})
-
-
-@pytest.fixture(scope="module")
-def generalist(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("generalist")
-    summary = prepare(two_sources(folder), folder / "out")
-    return {name: list(read_jsonl(folder / "out" / name)) for name in summary.manifests if name.endswith("l")}, summary
-
-
 def test_a_source_is_asked_only_what_it_serves(generalist):
-    files, summary = generalist
     served = {"toy": IDENTITY, "treated": [RESPONSE, EXPOSURE]}
     for name in ("sft.jsonl", "rl.jsonl", "eval_validation.jsonl", "eval_test.jsonl"):
-        asked = {(row["id"].partition("/")[0], row["datasource"]) for row in files[name]}
+        asked = {(row["id"].partition("/")[0], row["datasource"]) for row in generalist.rows(name)}
         assert asked == {(source, task) for source, tasks in served.items() for task in tasks}
-        by_source = summary.manifests[name]["counts_by_source"]
-        assert sum(sum(counts.values()) for counts in by_source.values()) == len(files[name])
-    assert Counter(row["datasource"] for row in files["rl.jsonl"])[RESPONSE] == 20
-    assert Vocabulary.load(summary.out / "vocabulary.json").labels == {
+        by_source = generalist.summary.manifests[name]["counts_by_source"]
+        assert sum(sum(counts.values()) for counts in by_source.values()) == len(generalist.rows(name))
+    assert Counter(row["datasource"] for row in generalist.rows("rl.jsonl"))[RESPONSE] == 20
+    assert generalist.vocabulary.labels == {
         "cell_type": ("B cell", "NK", "T cell"),
         "exposure": ("exposed", "not exposed"),
         "perturbation": ("control", IFN),
     }
-    labelled = Counter(cell["id"].partition("/")[0] for cell in files["cells.jsonl"] if cell["labelled"])
-    assert labelled == {"toy": 6, "treated": 12}
+    cells = generalist.rows("cells.jsonl")
+    assert Counter(cell["id"].partition("/")[0] for cell in cells if cell["labelled"]) == {"toy": 6, "treated": 12}
 
 
 def test_held_out_type_is_asked_about_nowhere_else(generalist):
-    files, _ = generalist
-    held = {cell["id"] for cell in files["cells.jsonl"] if cell["split"] == "ood"}
-    assert held == {cell["id"] for cell in files["cells.jsonl"][-120:] if cell["cell_type"] == "NK"}
-    assert Counter(row["id"] for row in files[OOD_FILE]) == dict.fromkeys(held, 2)
-    for name in set(files) - {OOD_FILE, "cells.jsonl"}:
-        assert not {row["id"] for row in files[name]} & held
-    shown = {tuple(c["genes"]) for c in files["cells.jsonl"] if c["id"] in held}
-    for row in (*files["rl.jsonl"], *files["eval_test.jsonl"]):
+    cells = generalist.rows("cells.jsonl")
+    held = {cell["id"] for cell in cells if cell["split"] == "ood"}
+    assert held == {cell["id"] for cell in cells[-120:] if cell["cell_type"] == "NK"}
+    assert Counter(row["id"] for row in generalist.rows(OOD_FILE)) == dict.fromkeys(held, 2)
+    for name in generalist.summary.manifests.keys() - {OOD_FILE, "cells.jsonl", "vocabulary.json", "profiles.npz"}:
+        assert not {row["id"] for row in generalist.rows(name)} & held
+    shown = {tuple(c["genes"]) for c in cells if c["id"] in held}
+    for row in (*generalist.rows("rl.jsonl"), *generalist.rows("eval_test.jsonl")):
         assert Example.from_label(row["label"]).inputs.get("control") not in shown
 
 
 def test_every_cell_stands_beside_an_untreated_one_of_its_type_and_split(generalist):
-    files, _ = generalist
-    cells = {cell["id"]: cell for cell in files["cells.jsonl"]}
+    cells = {cell["id"]: cell for cell in generalist.rows("cells.jsonl")}
     control_of = {name: cells[cell["control"]] for name, cell in cells.items() if "control" in cell}
     assert len(control_of) == 120
     for name, control in control_of.items():
         assert control["perturbation"] == "control"
         assert [control[key] for key in ("split", "cell_type")] == [cells[name][key] for key in ("split", "cell_type")]
         assert control["id"] != name
-    for row in (row for row in files["eval_test.jsonl"] if row["datasource"] == RESPONSE):
+    for row in (row for row in generalist.rows("eval_test.jsonl") if row["datasource"] == RESPONSE):
         example, cell = Example.from_label(row["label"]), cells[row["id"]]
         assert example.known == {"control": tuple(control_of[row["id"]]["genes"])}
         assert (example.unknown, example.gold) == (cell["perturbation"], tuple(cell["genes"]))
 
 
 def test_several_sources_give_the_same_bytes_and_each_its_own_split(generalist, tmp_path):
-    files, summary = generalist
-    prepare(two_sources(summary.out.parent), tmp_path / "again")
-    assert content_of(tmp_path / "again") == content_of(summary.out)
-    prepare(toy_settings(summary.out.parent / "toy.h5ad"), tmp_path / "alone")
+    prepare(generalist.settings, tmp_path / "again")
+    assert content_of(tmp_path / "again") == content_of(generalist.folder)
+    prepare(toy_settings(generalist.folder.parent / "toy.h5ad"), tmp_path / "alone")
     alone = {cell["id"]: cell["split"] for cell in read_jsonl(tmp_path / "alone" / "cells.jsonl")}
-    assert alone.items() <= {cell["id"]: cell["split"] for cell in files["cells.jsonl"]}.items()
+    assert alone.items() <= {cell["id"]: cell["split"] for cell in generalist.rows("cells.jsonl")}.items()
 
 
 def test_vocabulary_of_the_most_variable_genes_is_all_that_is_spoken(tmp_path):
