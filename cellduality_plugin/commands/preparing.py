@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -182,17 +182,7 @@ def data_prepare(
         "small_classes": small_classes, "min_genes": min_genes, "masks": masks, "n_audit": audit_cells,
     }  # fmt: skip
     settings = PrepareSettings.read(values)
-    shaping = {"validity_power": validity_power, "validity_share": validity_share, "minimum_spread": minimum_spread}
-    dual = {
-        "temperature": dual_temperature, "samples": dual_samples, "timeout_seconds": dual_timeout,
-        "max_new_tokens": dual_max_new_tokens or None,
-    }  # fmt: skip
-    place = None
-    if records:  # named from where the data are, so that both can be moved
-        place = {"folder": os.path.relpath(records, folder), "every": records_every, "limit": records_limit}
-    how = names_in(votes), pairs(traces, "--traces"), shaping
-    rest: dict[str, Any] = {"dual": dual, "records": place, "profiles": "profiles.npz"}
-    config = run_config(list(settings.tasks), pairs(rewards, "--rewards"), *how, **rest)
+    config = _config(settings.tasks, given)
     config.load_rewards(config.load_tasks(), prepared=False)
     gold = tuple(config.tasks) if gold_for_monitoring else config.needs_gold()
     for name in (*names, *others):
@@ -209,31 +199,34 @@ def data_prepare(
     out.print(describe(summary))
 
 
-def run_config(
-    tasks: Iterable[str],
-    rewards: Mapping[str, str],
-    votes: Collection[str] = (),
-    traces: Mapping[str, str] | None = None,
-    shaping: Mapping[str, Any] | None = None,
-    **others: Any,
-) -> Config:
-    """Return the configuration of a run with ``tasks`` (names or import paths).
+def _config(tasks: Iterable[str], given: Mapping[str, Any]) -> Config:
+    """Return the configuration of a run with ``tasks`` (names or import paths), from what is ``given`` by parameter.
 
-    ``shaping`` are settings that all tasks share, ``others`` those of the run besides its tasks. A CellDualityError if
-    something is said of an unknown task, or a setting is wrong.
+    A CellDualityError if something is said of an unknown task, or a setting is wrong.
     """
-    found, usual = {get_task(pair).name: pair for pair in tasks}, rewards.get(EVERY_TASK, "duality")
-    for given, flag in ((rewards, "--rewards"), (votes, "--votes"), (traces or {}, "--traces")):
-        _refuse_unknown({*given} - {EVERY_TASK}, found, flag)
+    rewards, traces = (pairs(given[name], f"--{name}") for name in ("rewards", "traces"))
+    found, votes = {get_task(pair).name: pair for pair in tasks}, names_in(given["votes"])
+    for said, flag in ((rewards, "--rewards"), (votes, "--votes"), (traces, "--traces")):
+        _refuse_unknown({*said} - {EVERY_TASK}, found, flag)
+    shaping = {name: given[name] for name in ("validity_power", "validity_share", "minimum_spread")}
+    usual = rewards.get(EVERY_TASK, "duality")
     settings = {
         name: {
-            "pair": pair, "reward": reward_of(rewards.get(name, usual), "--rewards"), "votes": name in votes,
-            **(shaping or {}),
+            "pair": pair, "reward": reward_of(rewards.get(name, usual), "--rewards"), "votes": name in votes, **shaping,
         }
         for name, pair in found.items()
     }  # fmt: skip
-    mine = {name: count for name, count in (traces or {}).items() if name in (*found, EVERY_TASK)}
-    return Config.read({"tasks": settings, **others}).with_each("traces", mine, "--traces")
+    dual = {
+        "temperature": given["dual_temperature"], "samples": given["dual_samples"],
+        "timeout_seconds": given["dual_timeout"], "max_new_tokens": given["dual_max_new_tokens"] or None,
+    }  # fmt: skip
+    records = None
+    if given["records"]:  # named from where the data are, so that both can be moved
+        folder = os.path.relpath(given["records"], given["folder"])
+        records = {"folder": folder, "every": given["records_every"], "limit": given["records_limit"]}
+    config = Config.read({"tasks": settings, "dual": dual, "records": records, "profiles": "profiles.npz"})
+    own = {name: count for name, count in traces.items() if name in (*found, EVERY_TASK)}
+    return config.with_each("traces", own, "--traces")
 
 
 def _refuse_unknown(given: Iterable[str], tasks: Iterable[str], flag: str) -> None:
