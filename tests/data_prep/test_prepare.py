@@ -14,7 +14,7 @@ from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.h5ad.loaders import MISSING_LABEL
-from data_prep.manifests import manifest_path, read_manifest, write_manifest
+from data_prep.manifests import read_manifest, write_manifest
 from data_prep.prepare import FILES, OOD_FILE, PrepareSettings, prepare
 from data_prep.sources import file_sha256
 from data_prep.splits import SPLITS
@@ -135,20 +135,20 @@ def test_bad_settings_are_refused(values, where):
 
 def test_pair_of_ones_own_is_prepared_and_prepared_again_when_its_code_changes(write_h5ad, tmp_path):
     pair, out = tmp_path / "pair.py", tmp_path / "out"
-    code = (
-        "from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation\n"
-        "class Mine(CellTypeAnnotation):\n"
-        "    name = 'mine'\n"
-        "    def primal_prompt(self, inputs, vocabulary):\n"
-        "        return 'OPENING ' + super().primal_prompt(inputs, vocabulary)\n"
-    )
-    pair.write_text(code.replace("OPENING", "Please."))
     settings = toy_settings(write_h5ad(), tasks={f"{pair}:Mine": 1})
-    assert prepare(settings, out).manifests["rl.jsonl"]["counts"] == {"mine/primal": 20}
-    assert prepare(settings, out).up_to_date
-    pair.write_text(code.replace("OPENING", "If you please."))
-    assert not prepare(settings, out).up_to_date
-    assert all(row["input"].startswith("If you please. Name") for row in read_jsonl(out / "rl.jsonl"))
+    for opening in ("Please.", "If you please."):
+        pair.write_text(
+            "from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation\n"
+            "class Mine(CellTypeAnnotation):\n"
+            "    name = 'mine'\n"
+            "    def primal_prompt(self, inputs, vocabulary):\n"
+            f"        return '{opening} ' + super().primal_prompt(inputs, vocabulary)\n"
+        )
+        summary = prepare(settings, out)
+        assert not summary.up_to_date
+        assert summary.manifests["rl.jsonl"]["counts"] == {"mine/primal": 20}
+        assert all(row["input"].startswith(f"{opening} Name") for row in read_jsonl(out / "rl.jsonl"))
+        assert prepare(settings, out).up_to_date
 
 
 def test_a_source_is_asked_only_what_it_serves(generalist):
@@ -222,31 +222,25 @@ def test_type_without_controls_is_left_out_and_counted(tmp_path):
     assert {kinds[row["id"]] for row in rows} == {"B"}
 
 
-ORIGIN = {"seed": 3, "settings": {"fractions": (0.6, 0.2, 0.2)}}
-
-
-@pytest.fixture
-def written(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text("{}\n")
-    write_manifest(path, ORIGIN, counts={"rows": 1})
-    return path
+MANIFEST = "rows.jsonl.manifest.json"
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    ("name", "content"),
     [
-        lambda path: path.unlink(),
-        lambda path: manifest_path(path).unlink(),
-        lambda path: path.write_text("[]\n"),
-        *(
-            lambda path, content=content: manifest_path(path).write_bytes(content)
-            for content in (b"{", b"\xff", b"[]", b'{"format": "cellduality-data"}')
-        ),
+        ("rows.jsonl", None),
+        ("rows.jsonl", b"[]\n"),
+        (MANIFEST, None),
+        *((MANIFEST, content) for content in (b"{", b"\xff", b"[]", b'{"format": "cellduality-data"}')),
     ],
 )
-def test_spoilt_file_or_manifest_is_refused(spoil, written):
-    spoil(written)
+def test_spoilt_file_or_manifest_is_refused(name, content, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("{}\n")
+    write_manifest(path, {"seed": 3}, counts={"rows": 1})
+    (tmp_path / name).unlink()
+    if content:
+        (tmp_path / name).write_bytes(content)
     with refused("stale-file") as error:
-        read_manifest(written)
-    assert error.value.where in (str(written), str(manifest_path(written)))
+        read_manifest(path)
+    assert error.value.where in (str(path), str(tmp_path / MANIFEST))

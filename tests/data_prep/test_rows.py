@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.examples import Example
-from cellduality_plugin.tasks import TASKS, get_task
+from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.pseudo import label_tasks, question, served
 from data_prep.rows import RowMaker
@@ -173,23 +173,13 @@ def test_what_the_experimenter_set_is_asked_about_unlabelled_cells_and_stripped_
         assert not [word for row in mine for word in words if word in row["label"]]
 
 
-USER_PAIR = """
-from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation
-
-class Mine(CellTypeAnnotation):
-    name = "mine"
-    needs = {needs}
-
-    def primal_prompt(self, inputs, vocabulary):
-        return "Mine: " + str(vocabulary.labels[{kind!r}])
-"""
-
-
-@pytest.mark.parametrize(("needs", "kind"), [("('batch',)", "cell_type"), ("()", "tissue")])
-def test_pair_that_needs_what_is_not_there_is_refused(needs, kind, tmp_path):
-    (tmp_path / "pair.py").write_text(USER_PAIR.format(needs=needs, kind=kind))
+@pytest.mark.parametrize(
+    "lacking", [{"needs": ("batch",)}, {"primal_prompt": lambda self, inputs, vocabulary: vocabulary.labels["tissue"]}]
+)
+def test_pair_that_needs_what_is_not_there_is_refused(lacking):
+    mine = type("Mine", (type(ANNOTATION),), {"name": "mine", **lacking})()
     with refused("unknown-column") as error:
-        make_rl({get_task("pair.py:Mine", folder=tmp_path): 1.0}, 4)
+        make_rl({mine: 1.0}, 4)
     assert error.value.where == "task mine"
 
 
