@@ -73,6 +73,10 @@ def file_server() -> Iterator[Any]:
         yield server
 
 
+def content_of(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A folder of rows, and how it was made."""
@@ -80,6 +84,10 @@ class Prepared:
     folder: Path
     settings: PrepareSettings
     summary: Summary
+
+    @classmethod
+    def by(cls, settings: PrepareSettings, folder: Path) -> Prepared:
+        return cls(folder, settings, prepare(settings, folder))
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         return list(read_jsonl(self.folder / name))
@@ -92,8 +100,7 @@ class Prepared:
 @pytest.fixture(scope="session")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """The default preparation of the embedded set."""
-    folder, settings = tmp_path_factory.mktemp("prepared") / "data", PrepareSettings()
-    return Prepared(folder, settings, prepare(settings, folder))
+    return Prepared.by(PrepareSettings(), tmp_path_factory.mktemp("prepared") / "data")
 
 
 def toy_settings(path: Path, **changes) -> PrepareSettings:
@@ -137,8 +144,7 @@ def two_sources(folder: Path, **changes) -> PrepareSettings:
 def generalist(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
     """Two sets, of which one is asked neither for types nor for cells of a type."""
     folder = tmp_path_factory.mktemp("generalist")
-    settings = two_sources(folder, pretrain_views=2, clusters=5)
-    return Prepared(folder / "out", settings, prepare(settings, folder / "out"))
+    return Prepared.by(two_sources(folder, pretrain_views=2, clusters=5), folder / "out")
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ from data_prep.datasets import DATASETS
 from data_prep.datasets.kang_2018_ifnb import CONTAMINANT, MARKERS
 from data_prep.foreign import shareable
 from data_prep.manifests import read_manifest
-from data_prep.prepare import COARSE_FILE, FILES, OOD_FILE, PrepareSettings, prepare
+from data_prep.prepare import COARSE_FILE, FILES, OOD_FILE, PrepareSettings
 from data_prep.sources import file_of
 from data_prep.views import NO_COUNTERPART
 from tests.data_prep.conftest import Prepared, toy_cells
@@ -59,8 +59,7 @@ def prepared_beside(kidney_cache: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setenv("CELLDUALITY_CACHE", str(kidney_cache))
 
     def made(folder: Path = tmp_path / "out", **changes) -> Prepared:
-        settings = PrepareSettings.read({"foreign": [KIDNEY], **changes})
-        return Prepared(folder, settings, prepare(settings, folder))
+        return Prepared.by(PrepareSettings.read({"foreign": [KIDNEY], **changes}), folder)
 
     return made
 
@@ -68,10 +67,9 @@ def prepared_beside(kidney_cache: Path, tmp_path: Path, monkeypatch):
 @pytest.fixture(scope="session")
 def with_kidney(kidney_cache: Path, tmp_path_factory) -> Prepared:
     """The default preparation beside the small kidney set."""
-    folder, settings = tmp_path_factory.mktemp("with kidney") / "data", PrepareSettings.read({"foreign": [KIDNEY]})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CELLDUALITY_CACHE", str(kidney_cache))
-        return Prepared(folder, settings, prepare(settings, folder))
+        return Prepared.by(PrepareSettings.read({"foreign": [KIDNEY]}), tmp_path_factory.mktemp("with kidney") / "data")
 
 
 def golds(made: Prepared) -> list[object]:

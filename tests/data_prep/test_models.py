@@ -18,6 +18,7 @@ from cellduality_plugin.hub import local_model
 from cellduality_plugin.tasks import TASKS
 from data_prep import models as fetched
 from data_prep.models import ROWS, build_small_llama, build_smollm2, fetch_model, find_gguf
+from tests.data_prep.conftest import content_of
 from tests.data_prep.served import Served
 from tests.refused import refused
 
@@ -159,8 +160,8 @@ def test_same_seed_gives_the_same_bytes_and_a_second_run_does_nothing(prepared, 
     state = torch.random.get_rng_state()
     build_small_llama(prepared.folder, tmp_path / "again")
     assert torch.equal(torch.random.get_rng_state(), state)
-    first = {path.name: path.read_bytes() for path in small_llama.iterdir()}
-    assert first == {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
+    first = content_of(small_llama)
+    assert first == content_of(tmp_path / "again")
     times = {path: path.stat().st_mtime_ns for path in small_llama.iterdir()}
     build_small_llama(prepared.folder, small_llama)
     assert {path: path.stat().st_mtime_ns for path in small_llama.iterdir()} == times

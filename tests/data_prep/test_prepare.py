@@ -12,19 +12,24 @@ import cellduality_plugin
 from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
-from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.h5ad.loaders import MISSING_LABEL
 from data_prep.manifests import read_manifest, write_manifest
 from data_prep.prepare import FILES, OOD_FILE, PrepareSettings, prepare
 from data_prep.sources import file_sha256
 from data_prep.splits import SPLITS
 from data_prep.views import RARE_CLASS, UNPAIRED
-from tests.data_prep.conftest import EXPOSURE, IDENTITY, IFN, RESPONSE, toy_counts, toy_settings, two_sources
+from tests.data_prep.conftest import (
+    EXPOSURE,
+    IDENTITY,
+    IFN,
+    RESPONSE,
+    Prepared,
+    content_of,
+    toy_counts,
+    toy_settings,
+    two_sources,
+)
 from tests.refused import refused
-
-
-def content_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 def test_default_preparation_holds_what_it_says_and_asks_about_the_cells_of_each_split(prepared):
@@ -55,11 +60,12 @@ def test_default_preparation_holds_what_it_says_and_asks_about_the_cells_of_each
 def test_rl_rows_hold_the_masks_asked_for_and_what_is_left_out_is_counted(masks, audited, tmp_path, write_h5ad):
     labels = ["B"] * 12 + ["T"] * 9 + ["rare", "rare", None]
     settings = toy_settings(write_h5ad(labels=labels), masks=masks, n_audit=3, small_classes="drop")
-    assert prepare(settings, tmp_path / "out").manifests["rl.jsonl"]["drops"] == {MISSING_LABEL: 1, RARE_CLASS: 2}
-    assert {cell["cell_type"] for cell in read_jsonl(tmp_path / "out" / "cells.jsonl")} == {"B", "T"}
+    made = Prepared.by(settings, tmp_path / "out")
+    assert made.summary.manifests["rl.jsonl"]["drops"] == {MISSING_LABEL: 1, RARE_CLASS: 2}
+    assert {cell["cell_type"] for cell in made.rows("cells.jsonl")} == {"B", "T"}
     found = {}
     for name in ("rl", "audit", "eval_test", "sft"):
-        rows = [Example.from_label(row["label"]) for row in read_jsonl(tmp_path / "out" / f"{name}.jsonl")]
+        rows = [Example.from_label(row["label"]) for row in made.rows(f"{name}.jsonl")]
         found[name] = max(len(row.splits()) for row in rows if row.task == "cell_type_annotation")
     assert found == {"rl": masks, "audit": audited, "eval_test": 1, "sft": 1}
 
@@ -203,23 +209,22 @@ def test_several_sources_give_the_same_bytes_and_each_its_own_split(generalist, 
 
 
 def test_vocabulary_of_the_most_variable_genes_is_all_that_is_spoken(tmp_path):
-    prepare(two_sources(tmp_path, n_genes=9, min_genes=3), tmp_path / "out")
-    genes = set(Vocabulary.load(tmp_path / "out" / "vocabulary.json").genes)
+    made = Prepared.by(two_sources(tmp_path, n_genes=9, min_genes=3), tmp_path / "out")
+    genes = set(made.vocabulary.genes)
     assert 9 <= len(genes) <= 18
     assert genes > {f"G{number}" for number in (0, 1, 2, 3, 4, 10, 11)}, "what the treatment and the types change"
-    assert {gene for cell in read_jsonl(tmp_path / "out" / "cells.jsonl") for gene in cell["genes"]} <= genes
+    assert {gene for cell in made.rows("cells.jsonl") for gene in cell["genes"]} <= genes
 
 
 def test_type_without_controls_is_left_out_and_counted(tmp_path):
     settings = two_sources(tmp_path)
     adata = anndata.read_h5ad(tmp_path / "treated.h5ad")
-    lone = adata[~((adata.obs["kind"] == "T") & (adata.obs["treatment"] == "control")).to_numpy()].copy()
-    lone.write_h5ad(tmp_path / "treated.h5ad")
-    summary = prepare(settings, tmp_path / "out")
-    assert summary.manifests["rl.jsonl"]["drops"] == {UNPAIRED: 20}
-    rows = [row for row in read_jsonl(tmp_path / "out" / "eval_test.jsonl") if row["datasource"] == RESPONSE]
-    kinds = {cell["id"]: cell["cell_type"] for cell in read_jsonl(tmp_path / "out" / "cells.jsonl")}
-    assert {kinds[row["id"]] for row in rows} == {"B"}
+    alone = (adata.obs["kind"] == "T") & (adata.obs["treatment"] == "control")
+    adata[~alone.to_numpy()].copy().write_h5ad(tmp_path / "treated.h5ad")
+    made = Prepared.by(settings, tmp_path / "out")
+    assert made.summary.manifests["rl.jsonl"]["drops"] == {UNPAIRED: 20}
+    kinds = {cell["id"]: cell["cell_type"] for cell in made.rows("cells.jsonl")}
+    assert {kinds[row["id"]] for row in made.rows("eval_test.jsonl") if row["datasource"] == RESPONSE} == {"B"}
 
 
 MANIFEST = "rows.jsonl.manifest.json"
