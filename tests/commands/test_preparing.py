@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cellduality_plugin.config import Config
 from cellduality_plugin.examples import Example
-from cellduality_plugin.files import read_jsonl
-from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.h5ad.loaders import MISSING_LABEL
-from data_prep.manifests import read_manifest
 from data_prep.sources import JOINED, file_sha256, tasks_of_sources
 from tests.commands.conftest import invoke
+from tests.data_prep.conftest import Prepared, toy_cells
 from tests.refused import refused
 
 ANNOTATION, GENERATION = "cell_type_annotation", "conditional_cell_generation"
@@ -36,56 +33,21 @@ SCREEN = ["--perturbation-column", "target"]
 
 def write_file(path: Path, obs: dict[str, Any], seed: int = 0, layer: str = "") -> Path:
     """Write counts of as many cells as ``obs`` says something of, in 12 genes."""
-    columns = pd.DataFrame(obs).rename("cell{:03}".format)
-    counts = np.random.default_rng(seed).integers(1, 60, size=(len(columns), 12)).astype(np.float32)
-    genes = pd.DataFrame(index=[f"G{place}" for place in range(12)])
-    matrix = {"layers": {layer: counts}} if layer else {"X": counts}
-    anndata.AnnData(**matrix, obs=columns, var=genes).write_h5ad(path)
-    return path
+    size = (len(pd.DataFrame(obs)), 12)
+    counts = np.random.default_rng(seed).integers(1, 60, size=size).astype(np.float32)
+    return toy_cells(path, counts, layers={layer: counts} if layer else None, without_x=bool(layer), **obs)
 
 
 def write_cells(path: Path, seed: int = 0, **obs: Any) -> Path:
     """Write 90 cells of three kinds, half of each kind treated; ``obs`` are other columns."""
     treated = np.arange(90) % 2 == 1
     columns: dict[str, Any] = {
-        "kind": [KINDS[place // 2 % 3] for place in range(90)],
+        "labels": [KINDS[place // 2 % 3] for place in range(90)],
         "condition": np.where(treated, "cytokine IFN-beta", "control"), "compound": ["IFN-beta", "IL-6", "TNF"] * 30,
         "seen": np.where(treated, "exposed", "not exposed"), "donor": np.arange(90) // 30 + 1,
         "guide": [None if place % 9 == 4 else f"g{place % 9 % 3}" for place in range(90)], **obs,
     }  # fmt: skip
     return write_file(path, columns, seed)
-
-
-@dataclass(frozen=True)
-class Made:
-    """A prepared folder, and what the command said."""
-
-    folder: Path
-    said: str
-
-    def rows(self, name: str) -> list[dict[str, Any]]:
-        return list(read_jsonl(self.folder / f"{name}.jsonl"))
-
-    @property
-    def cells(self) -> dict[str, dict[str, Any]]:
-        return {row["id"]: row for row in self.rows("cells")}
-
-    def examples(self, name: str, task: str = "") -> list[Example]:
-        return [Example.from_label(row["label"]) for row in self.rows(name) if task in ("", row["datasource"])]
-
-    def asked(self, name: str) -> Counter[str]:
-        return Counter(row["datasource"] for row in self.rows(name))
-
-    def manifest(self, name: str) -> dict[str, Any]:
-        return read_manifest(self.folder / name)
-
-    @property
-    def vocabulary(self) -> Vocabulary:
-        return Vocabulary.load(self.folder / "vocabulary.json")
-
-    @property
-    def config(self) -> Config:
-        return Config.load(self.folder / "cellduality.json")
 
 
 @pytest.fixture
@@ -94,22 +56,22 @@ def cells(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def prepare(tmp_path: Path, cells: Path) -> Callable[..., Made]:
+def prepare(tmp_path: Path, cells: Path) -> Callable[..., Prepared]:
     """Return a function that prepares the cells, or other sources."""
 
-    def prepared(*words: object, sources: tuple[Path, ...] = (cells,)) -> Made:
+    def prepared(*words: object, sources: tuple[Path, ...] = (cells,)) -> Prepared:
         folder, column = tmp_path / "data", ["--label-column", "kind"] if cells in sources else []
         usual = ["--labelled", 12, "--rl-rows", 24, "--min-genes", 4, *column]
-        return Made(folder, invoke("data", "prepare", *sources, "--out", folder, *usual, *words))
+        return Prepared(folder, said=invoke("data", "prepare", *sources, "--out", folder, *usual, *words))
 
     return prepared
 
 
 @pytest.fixture
-def screen(tmp_path: Path, prepare) -> Callable[..., Made]:
+def screen(tmp_path: Path, prepare) -> Callable[..., Prepared]:
     """Return a function that prepares a screen of 120 cells in one line; ``obs`` adds to its columns."""
 
-    def prepared(*words: object, layer: str = "", **obs: object) -> Made:
+    def prepared(*words: object, layer: str = "", **obs: object) -> Prepared:
         columns = {"target": ["NT", "Non-Targeting", "TP53", "MYC"] * 30, "batch": ["a"] * 60 + ["b"] * 60, **obs}
         return prepare(*words, sources=(write_file(tmp_path / "screen.h5ad", columns, layer=layer),))
 
@@ -278,8 +240,8 @@ class TestScreens:
         ("needs-another", ["--drug", "nutlin", *SCREEN], {}),
         ("unusable-label", ["--drug", "<nutlin>", "--exposure-column", "batch"], {}),
         ("unusable-label", SCREEN, {"target": ["NT", "x" * 501] * 60}),
-        ("nothing-to-ask", ["--label-column", "kind"], {"kind": ["T cell", "#N/A", "not screened"] * 40}),
-        ("duplicate-labels", ["--label-column", "kind"], {"kind": ["T cell", "t cell", "NK"] * 40}),
+        ("nothing-to-ask", ["--label-column", "kind"], {"labels": ["T cell", "#N/A", "not screened"] * 40}),
+        ("duplicate-labels", ["--label-column", "kind"], {"labels": ["T cell", "t cell", "NK"] * 40}),
         ("told-by-question", ["--drug-column", "target", "--exposure-column", "seen"], {"seen": [*"nnyy"] * 30}),
     ],
 )  # fmt: skip
@@ -328,7 +290,7 @@ def test_a_file_of_the_users_own_is_not_replaced(prepare, tmp_path, name):
     ],
 )
 def test_a_label_is_what_is_seen_of_it_and_none_if_it_says_so(prepare, cells, kinds, labels, lost, noted):
-    write_cells(cells, kind=kinds * 30)
+    write_cells(cells, labels=kinds * 30)
     made = prepare()
     assert made.vocabulary.labels["cell_type"] == labels
     assert made.manifest("cells.jsonl")["drops"] == lost

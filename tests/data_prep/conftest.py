@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +15,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from cellduality_plugin.config import Config
+from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.manifests import read_manifest
 from data_prep.models import build_small_llama
 from data_prep.prepare import PrepareSettings, Summary, prepare
 from tests.data_prep.served import serving
@@ -82,19 +86,37 @@ class Prepared:
     """A folder of rows, and how it was made."""
 
     folder: Path
-    settings: PrepareSettings
-    summary: Summary
+    settings: PrepareSettings | None = None
+    summary: Summary | None = None
+    said: str = ""  # by the command line
 
     @classmethod
     def by(cls, settings: PrepareSettings, folder: Path) -> Prepared:
         return cls(folder, settings, prepare(settings, folder))
 
     def rows(self, name: str) -> list[dict[str, Any]]:
-        return list(read_jsonl(self.folder / name))
+        return list(read_jsonl(self.folder / f"{name.removesuffix('.jsonl')}.jsonl"))
+
+    @property
+    def cells(self) -> dict[str, dict[str, Any]]:
+        return {row["id"]: row for row in self.rows("cells")}
+
+    def examples(self, name: str, task: str = "") -> list[Example]:
+        return [Example.from_label(row["label"]) for row in self.rows(name) if task in ("", row["datasource"])]
+
+    def asked(self, name: str) -> Counter[str]:
+        return Counter(row["datasource"] for row in self.rows(name))
+
+    def manifest(self, name: str) -> dict[str, Any]:
+        return read_manifest(self.folder / name)
 
     @property
     def vocabulary(self) -> Vocabulary:
         return Vocabulary.load(self.folder / "vocabulary.json")
+
+    @property
+    def config(self) -> Config:
+        return Config.load(self.folder / "cellduality.json")
 
 
 @pytest.fixture(scope="session")

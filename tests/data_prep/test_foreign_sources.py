@@ -14,7 +14,6 @@ import pytest
 import scipy.sparse
 
 from cellduality_plugin.evaluation.sections import COARSE_FILE as COARSE_FILE_READ
-from cellduality_plugin.examples import Example
 from cellduality_plugin.parsing import bulleted
 from data_prep.cells import FEW_GENES
 from data_prep.datasets import DATASETS
@@ -72,10 +71,6 @@ def with_kidney(kidney_cache: Path, tmp_path_factory) -> Prepared:
         return Prepared.by(PrepareSettings.read({"foreign": [KIDNEY]}), tmp_path_factory.mktemp("with kidney") / "data")
 
 
-def golds(made: Prepared) -> list[object]:
-    return [Example.from_label(row["label"]).gold for row in made.rows(OOD_FILE)]
-
-
 def test_nothing_that_trains_or_is_tested_hangs_on_a_foreign_set(with_kidney, prepared):
     for name in FILES:
         mine, alone = ((made.folder / name).read_bytes() for made in (with_kidney, prepared))
@@ -89,7 +84,7 @@ def test_foreign_cells_are_asked_as_the_training_cells_are_and_keep_their_own_la
     assert Counter(cell["cell_type"] for cell in cells) == ASKED
     assert {(cell["split"], cell["labelled"]) for cell in cells} == {("ood", False)}
     assert [row["id"] for row in with_kidney.rows(OOD_FILE)] == [cell["id"] for cell in cells]
-    assert golds(with_kidney) == [cell["cell_type"] for cell in cells]
+    assert [example.gold for example in with_kidney.examples(OOD_FILE)] == [cell["cell_type"] for cell in cells]
     opening = with_kidney.rows("eval_test.jsonl")[0]["input"].partition("\nCell: ")[0]
     assert bulleted(with_kidney.vocabulary.labels["cell_type"]) in opening
     for row in with_kidney.rows(OOD_FILE):
@@ -124,7 +119,7 @@ def test_the_shared_types_are_part_of_what_rows_are_made_of_and_go_with_the_set(
 def test_a_type_that_is_held_out_of_training_has_no_counterpart(prepared_beside):
     made = prepared_beside(sources=[{"name": "pbmc68k_reduced", "held_out": {"cell_type": ["CD19+ B"]}}])
     assert made.summary.manifests[OOD_FILE]["drops"][NO_COUNTERPART] == 8 + ASKED["B cell"]
-    assert set(golds(made)) == {"MNPa(mono)", "NK cell"}
+    assert {example.gold for example in made.examples(OOD_FILE)} == {"MNPa(mono)", "NK cell"}
     content = json.loads((made.folder / COARSE_FILE).read_text())
     assert "B cell" not in {kind for types in content["training"].values() for kind in types.values()}
 

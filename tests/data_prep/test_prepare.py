@@ -10,7 +10,6 @@ import pytest
 
 import cellduality_plugin
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
 from data_prep.h5ad.loaders import MISSING_LABEL
 from data_prep.manifests import read_manifest, write_manifest
@@ -33,7 +32,7 @@ from tests.refused import refused
 
 
 def test_default_preparation_holds_what_it_says_and_asks_about_the_cells_of_each_split(prepared):
-    cells = {cell["id"]: cell for cell in prepared.rows("cells.jsonl")}
+    cells = prepared.cells
     assert Counter(cell["split"] for cell in cells.values()) == {"train": 420, "validation": 142, "test": 138}
     assert {len(cell["genes"]) for cell in cells.values()} == {64}
     assert [*cells] == sorted(cells)
@@ -61,12 +60,11 @@ def test_rl_rows_hold_the_masks_asked_for_and_what_is_left_out_is_counted(masks,
     labels = ["B"] * 12 + ["T"] * 9 + ["rare", "rare", None]
     settings = toy_settings(write_h5ad(labels=labels), masks=masks, n_audit=3, small_classes="drop")
     made = Prepared.by(settings, tmp_path / "out")
-    assert made.summary.manifests["rl.jsonl"]["drops"] == {MISSING_LABEL: 1, RARE_CLASS: 2}
+    assert made.manifest("rl.jsonl")["drops"] == {MISSING_LABEL: 1, RARE_CLASS: 2}
     assert {cell["cell_type"] for cell in made.rows("cells.jsonl")} == {"B", "T"}
     found = {}
     for name in ("rl", "audit", "eval_test", "sft"):
-        rows = [Example.from_label(row["label"]) for row in made.rows(f"{name}.jsonl")]
-        found[name] = max(len(row.splits()) for row in rows if row.task == "cell_type_annotation")
+        found[name] = max(len(example.splits()) for example in made.examples(name, "cell_type_annotation"))
     assert found == {"rl": masks, "audit": audited, "eval_test": 1, "sft": 1}
 
 
@@ -164,7 +162,7 @@ def test_a_source_is_asked_only_what_it_serves(generalist):
         assert asked == {(source, task) for source, tasks in served.items() for task in tasks}
         by_source = generalist.summary.manifests[name]["counts_by_source"]
         assert sum(sum(counts.values()) for counts in by_source.values()) == len(generalist.rows(name))
-    assert Counter(row["datasource"] for row in generalist.rows("rl.jsonl"))[RESPONSE] == 20
+    assert generalist.asked("rl")[RESPONSE] == 20
     assert generalist.vocabulary.labels == {
         "cell_type": ("B cell", "NK", "T cell"),
         "exposure": ("exposed", "not exposed"),
@@ -182,30 +180,29 @@ def test_held_out_type_is_asked_about_nowhere_else(generalist):
     for name in generalist.summary.manifests.keys() - {OOD_FILE, "cells.jsonl", "vocabulary.json", "profiles.npz"}:
         assert not {row["id"] for row in generalist.rows(name)} & held
     shown = {tuple(c["genes"]) for c in cells if c["id"] in held}
-    for row in (*generalist.rows("rl.jsonl"), *generalist.rows("eval_test.jsonl")):
-        assert Example.from_label(row["label"]).inputs.get("control") not in shown
+    for example in (*generalist.examples("rl"), *generalist.examples("eval_test")):
+        assert example.inputs.get("control") not in shown
 
 
 def test_every_cell_stands_beside_an_untreated_one_of_its_type_and_split(generalist):
-    cells = {cell["id"]: cell for cell in generalist.rows("cells.jsonl")}
+    cells = generalist.cells
     control_of = {name: cells[cell["control"]] for name, cell in cells.items() if "control" in cell}
     assert len(control_of) == 120
     for name, control in control_of.items():
         assert control["perturbation"] == "control"
         assert [control[key] for key in ("split", "cell_type")] == [cells[name][key] for key in ("split", "cell_type")]
         assert control["id"] != name
-    for row in (row for row in generalist.rows("eval_test.jsonl") if row["datasource"] == RESPONSE):
-        example, cell = Example.from_label(row["label"]), cells[row["id"]]
-        assert example.known == {"control": tuple(control_of[row["id"]]["genes"])}
+    for example in generalist.examples("eval_test", RESPONSE):
+        cell = cells[example.id]
+        assert example.known == {"control": tuple(control_of[example.id]["genes"])}
         assert (example.unknown, example.gold) == (cell["perturbation"], tuple(cell["genes"]))
 
 
 def test_several_sources_give_the_same_bytes_and_each_its_own_split(generalist, tmp_path):
     prepare(generalist.settings, tmp_path / "again")
     assert content_of(tmp_path / "again") == content_of(generalist.folder)
-    prepare(toy_settings(generalist.folder.parent / "toy.h5ad"), tmp_path / "alone")
-    alone = {cell["id"]: cell["split"] for cell in read_jsonl(tmp_path / "alone" / "cells.jsonl")}
-    assert alone.items() <= {cell["id"]: cell["split"] for cell in generalist.rows("cells.jsonl")}.items()
+    alone = Prepared.by(toy_settings(generalist.folder.parent / "toy.h5ad"), tmp_path / "alone").cells
+    assert all(generalist.cells[name]["split"] == cell["split"] for name, cell in alone.items())
 
 
 def test_vocabulary_of_the_most_variable_genes_is_all_that_is_spoken(tmp_path):
@@ -222,9 +219,8 @@ def test_type_without_controls_is_left_out_and_counted(tmp_path):
     alone = (adata.obs["kind"] == "T") & (adata.obs["treatment"] == "control")
     adata[~alone.to_numpy()].copy().write_h5ad(tmp_path / "treated.h5ad")
     made = Prepared.by(settings, tmp_path / "out")
-    assert made.summary.manifests["rl.jsonl"]["drops"] == {UNPAIRED: 20}
-    kinds = {cell["id"]: cell["cell_type"] for cell in made.rows("cells.jsonl")}
-    assert {kinds[row["id"]] for row in made.rows("eval_test.jsonl") if row["datasource"] == RESPONSE} == {"B"}
+    assert made.manifest("rl.jsonl")["drops"] == {UNPAIRED: 20}
+    assert {made.cells[example.id]["cell_type"] for example in made.examples("eval_test", RESPONSE)} == {"B"}
 
 
 MANIFEST = "rows.jsonl.manifest.json"

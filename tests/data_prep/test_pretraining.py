@@ -87,8 +87,7 @@ def test_two_sets_share_no_number_and_a_question_lists_those_of_its_own():
 
 
 def test_every_training_cell_and_no_other_has_rows(generalist):
-    cells = {cell["id"]: cell for cell in generalist.rows("cells.jsonl")}
-    rows = generalist.rows(PRETRAIN_FILE)
+    cells, rows = generalist.cells, generalist.rows(PRETRAIN_FILE)
     training = {name for name, cell in cells.items() if cell["split"] == "train"}
     assert {name.partition("/")[0] for name in training} == {"toy", "treated"}
     assert Counter(row["id"] for row in rows) == dict.fromkeys(training, 4)

@@ -10,13 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellduality_plugin.cell_sentences import Cell
-from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.tasks import get_task
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.prepare import prepare
 from data_prep.profiles import fit_profiles
-from tests.data_prep.conftest import toy_settings
+from tests.data_prep.conftest import Prepared, toy_settings
 from tests.refused import refused
 
 ANNOTATION, EXPOSURE, RESPONSE = map(
@@ -195,10 +193,8 @@ def test_only_training_cells_matter(write_h5ad, tmp_path):
     counts = np.random.default_rng(17).integers(1, 60, size=(24, 12)).astype(np.float32)
     found = []
     for part in ("one", "two"):
-        prepare(toy_settings(write_h5ad(counts), top_genes=6, min_genes=2), tmp_path / part)
-        found.append((tmp_path / part / "profiles.npz").read_bytes())
-        cells = list(read_jsonl(tmp_path / part / "cells.jsonl"))
-        kept_out = [int(cell["id"][-2:]) for cell in cells if cell["split"] != "train"]
+        made = Prepared.by(toy_settings(write_h5ad(counts), top_genes=6, min_genes=2), tmp_path / part)
+        found.append([(made.folder / name).read_bytes() for name in ("profiles.npz", "cells.jsonl")])
+        kept_out = [int(name[-2:]) for name, cell in made.cells.items() if cell["split"] != "train"]
         counts[kept_out] = counts[kept_out, ::-1]
-    assert found[0] == found[1]
-    assert (tmp_path / "one" / "cells.jsonl").read_bytes() != (tmp_path / "two" / "cells.jsonl").read_bytes()
+    assert [one == other for one, other in zip(*found, strict=True)] == [True, False]
