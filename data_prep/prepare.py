@@ -68,7 +68,7 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
         raise CellDualityError(what, code="same-file", where="sources", hint="name it once")
     optional = {
         PRETRAIN_FILE: settings.pretrain_views > 0,
-        OOD_FILE: any(source.split.holds_out for source in found),
+        OOD_FILE: any(source.split.rule == "whole" or source.split.held_out for source in found),
         COARSE_FILE: bool(settings.foreign),
     }
     wanted = [*FILES, *(name for name, needed in optional.items() if needed)]

@@ -200,7 +200,7 @@ class Look:
 
 
 def look_at(
-    name: str, named: Mapping[str, str], reading: Mapping[str, Any], *, held_out: Mapping[str, Collection[str]]
+    name: str, named: Mapping[str, str], reading: Mapping[str, Any], held_out: Mapping[str, Collection[str]]
 ) -> Look:
     """Return what the file called ``name`` has of the columns in ``named``; if there are none, of those of our names.
 

@@ -139,9 +139,7 @@ def data_prepare(
     flags = {name: NAMED[name] for name in named if name != "cell_type"} | ({"drug": "--drug"} if drug else {})
     wanted = {absolute(name): share for item in task or [] for name, share in pairs(item, "--task", "").items()}
     kept_out = held_out_values(held_out or [], names, DATASETS)
-    looks = {
-        name: look_at(name, named, reading, held_out=kept_out.get(name, {})) for name in names if name not in DATASETS
-    }
+    looks = {name: look_at(name, named, reading, kept_out.get(name, {})) for name in names if name not in DATASETS}
     for note in (note for look in looks.values() for note in look.notes(asked=bool(wanted))):
         out.print(note, soft_wrap=True, highlight=False, markup=False)
     served = tasks_of_sources(names, list(wanted), {name: look.usable for name, look in looks.items()})
@@ -172,14 +170,13 @@ def data_prepare(
             **({} if published else {"columns": columns}), **{flag: value for flag, value in how.items() if value},
         }  # fmt: skip
 
-    values: dict[str, object] = {
+    values = {
+        **{name: given[name] for name in PrepareSettings.model_fields if name in given},  # called alike
         "sources": [source(name) for name in names],
         "foreign": [{"name": name, "max_cells": cells.get(name)} for name in others],
         "tasks": dict(sorted(asked.items(), key=lambda item: list(TASKS).index(item[0]) if item[0] in TASKS else 99)),
-        "top_genes": top_genes, "n_genes": genes or None, "listed": list_labels, "hidden": names_in(hidden),
-        "thin": thin, "n_rl": rl_rows, "sft_views": sft_views, "sft_label_views": sft_label_views or None,
-        "pretrain_views": pretrain_views, "clusters": clusters, "seed": seed, "label_seed": label_seed,
-        "small_classes": small_classes, "min_genes": min_genes, "masks": masks, "n_audit": audit_cells,
+        "n_genes": genes or None, "sft_label_views": sft_label_views or None, "hidden": names_in(hidden),
+        "listed": list_labels, "n_rl": rl_rows, "n_audit": audit_cells,
     }  # fmt: skip
     settings = PrepareSettings.read(values)
     config = _config(settings.tasks, given)
