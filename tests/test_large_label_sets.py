@@ -72,28 +72,22 @@ def test_the_bound_is_kept_with_the_vocabulary_and_leaves_no_trace_where_all_is_
 
 
 @pytest.mark.parametrize(
-    ("said", "label"),
+    ("label", "sayings"),
     [
-        ("knockdown TP53+KRAS", "knockdown KRAS+TP53"),
-        ("knockdown TP53+KRAS+ctrl", "knockdown KRAS+TP53"),
-        ("knockdown TP53+knockdown KRAS", "knockdown KRAS+TP53"),
-        ("knockdown TP53+KRAS+TP53", "knockdown KRAS+TP53"),
-        ("ctrl+NegCtrl7", "control"),
-        ("drug A 2 uM+drug B 10 nM+drug A 2 uM", "drug B 10 nM+drug A 2 uM"),
-        ("knockdown KRAS+TP53+BRCA9", None),
-        ("knockdown KRAS+", None),
-        ("drug a 2000 nM + drug b 0.01 µM", "drug B 10 nM+drug A 2 uM"),
-        ("DMSO", "control"),
-        ("drug BRD-K10000003 1 uM", "drug BRD-K10000003 1000 nM"),
-        ("drug A 10 uM", "drug A 10 uM"),
-        ("drug A 0.01 mM", None),  # two labels say so: which is meant cannot be known
-        ("drug BRD-K10000003 2 uM", None),
-        ("drug 1e999 uM+" * 50, None),
+        ("knockdown KRAS+TP53", ["knockdown TP53+KRAS", "knockdown TP53+KRAS+ctrl", "knockdown TP53+KRAS+TP53"]),
+        ("knockdown KRAS+TP53", ["knockdown TP53+knockdown KRAS"]),
+        ("control", ["ctrl+NegCtrl7", "DMSO"]),
+        ("drug B 10 nM+drug A 2 uM", ["drug A 2 uM+drug B 10 nM+drug A 2 uM", "drug a 2000 nM + drug b 0.01 µM"]),
+        ("drug BRD-K10000003 1000 nM", ["drug BRD-K10000003 1 uM"]),
+        ("drug A 10 uM", ["drug A 10 uM"]),
+        (None, ["knockdown KRAS+TP53+BRCA9", "knockdown KRAS+", "drug BRD-K10000003 2 uM", "drug 1e999 uM+" * 50]),
+        (None, ["drug A 0.01 mM"]),  # two labels say so: which is meant cannot be known
     ],
 )
-def test_a_perturbation_is_read_by_what_it_says(said, label, many):
-    found = OneOf(KIND).parse(join_response(said), many)
-    assert (found.value, found.failure) == (label, "" if label else "unknown_label")
+def test_a_perturbation_is_read_by_what_it_says(label, sayings, many):
+    for said in sayings:
+        found = OneOf(KIND).parse(join_response(said), many)
+        assert (found.value, found.failure) == (label, "" if label else "unknown_label"), said
 
 
 def test_where_labels_are_listed_only_the_order_of_a_combination_is_free():
