@@ -182,8 +182,10 @@ def refuse_few_shared(genes: Mapping[str, Sequence[str]]) -> None:
             raise CellDualityError(what, code="mixed-species", where=f"sources {one}, {other}", hint=hint)
 
 
-def in_names_of(genes: frozenset[str], table: CellTable, name: str) -> tuple[CellTable, dict[str, int]]:
-    """Return (the table with its genes named as in a vocabulary, how many it lost by reason); none is an error.
+def rank_in_names_of(
+    genes: frozenset[str], table: CellTable, *, source: str, top: int, min_genes: int
+) -> tuple[RankedCells, dict[str, int]]:
+    """Return (the cells ranked by ``genes`` alone, how many genes have no name among such by reason); none is an error.
 
     Mouse genes are read by their one-to-one human orthologues, if ``genes`` knows more of these.
     """
@@ -194,8 +196,8 @@ def in_names_of(genes: frozenset[str], table: CellTable, name: str) -> tuple[Cel
             table, lost = replace(table, genes=tuple(gene or "" for gene in human)), without
     if genes.isdisjoint(table.genes):
         what, hint = "none of its genes is in the vocabulary", "use sets that name genes alike"
-        raise CellDualityError(what, code="no-genes", where=f"source {name}", hint=hint)
-    return table, lost
+        raise CellDualityError(what, code="no-genes", where=f"source {source}", hint=hint)
+    return rank_cells(table, source=source, top=top, min_genes=min_genes, genes=genes), lost
 
 
 def expression_at_rank(table: CellTable, cells: NDArray[np.bool_], genes: frozenset[str], top: int) -> dict[str, Any]:

@@ -19,10 +19,9 @@ from cellduality_plugin.tasks import DualTask
 from data_prep.cells import (
     FEW_GENES,
     CellTable,
-    RankedCells,
     expression_at_rank,
-    in_names_of,
     rank_cells,
+    rank_in_names_of,
     refuse_few_shared,
 )
 from data_prep.settings import PrepareSettings
@@ -152,7 +151,8 @@ def take(
     columns = named_columns(table.obs, {*needed, *split.held_out}, name)
     strata = [column for column in needed if column in {"cell_type", *asked_columns(tasks)}]
 
-    ranked, lost = _ranked(table, name, settings, genes)
+    how: dict[str, Any] = {"source": name, "top": settings.top_genes, "min_genes": settings.min_genes}
+    ranked, lost = (rank_cells(table, **how), {}) if genes is None else rank_in_names_of(genes, table, **how)
     drops = Counter({**table.drops, **lost, **ranked.drops})
     rows, known = ranked.rows, ranked.known(columns)
 
@@ -166,9 +166,7 @@ def take(
     leave_out(NO_VALUE, [i for i, values in known.items() if not all(values[column] for column in needed)])
     refuse_told(tasks, known.values(), name)
     classes = {i: " / ".join(values[column] for column in strata) for i, values in known.items()}
-    by_rule: Mapping[str, str] = split.assign(
-        [i for i in rows if i in known]
-    )  # of the whole set, whatever of it is taken
+    splits: Mapping[str, str] = split.assign([*known])  # of the whole set, whatever of it is taken
     if wanted.max_cells is not None:
         kept = {classes[i] for i, values in known.items() if values.get("perturbation") == CONTROL}
         rng = settings.stream("sample")
@@ -182,23 +180,18 @@ def take(
         leave_out(RARE_CLASS, [i for i in inside if inside[i] in rare])
         inside = {i: inside[i] for i in inside if i in known}
     if split.rule == "fractions":
-        by_rule = split_cells(inside, fractions=settings.fractions, rng=settings.stream("split"))
+        splits = split_cells(inside, fractions=settings.fractions, rng=settings.stream("split"))
     cells = {i: known_by(Cell(i, ranked.genes(rows[i])), known[i]) for i in sorted(known)}
-    splits = {i: OOD if i in held else by_rule[i] for i in cells}
+    splits = {i: OOD if i in held else splits[i] for i in cells}
     view = View(name, tuple(tasks), cells, splits, dict(drops), genes=ranked.expressed, held_out=tuple(split.held_out))
-    if split.rule == "whole":
-        return view
-    count = settings.n_labelled if wanted.n_labelled is None else wanted.n_labelled
+    return (
+        view if split.rule == "whole" else _labelled(view, classes, wanted.n_labelled or settings.n_labelled, settings)
+    )
+
+
+def _labelled(view: View, classes: Mapping[str, str], count: int, settings: PrepareSettings) -> View:
     train = {cell.id: classes[cell.id] for cell in view.of(SPLITS[0])}
     return replace(view, labelled=choose_labelled(train, count, settings.stream("labels"), few=settings.listed))
-
-
-def _ranked(
-    table: CellTable, name: str, settings: PrepareSettings, genes: frozenset[str] | None
-) -> tuple[RankedCells, dict[str, int]]:
-    """Return (the ranked cells of a table, of ``genes`` alone if there are any, what it lost for their sake)."""
-    table, lost = (table, {}) if genes is None else in_names_of(genes, table, name)
-    return rank_cells(table, source=name, top=settings.top_genes, min_genes=settings.min_genes, genes=genes), lost
 
 
 def _held_out(
@@ -228,7 +221,8 @@ def _held_out(
 
 def _with_genes(view: View, table: CellTable, genes: frozenset[str], settings: PrepareSettings) -> View:
     """Return the view with sentences of ``genes`` alone; cells that are left with too few are left out."""
-    ranked, lost = _ranked(table, view.name, settings, genes)
+    how: dict[str, Any] = {"source": view.name, "top": settings.top_genes, "min_genes": settings.min_genes}
+    ranked, lost = rank_in_names_of(genes, table, **how)
     rows, drops = ranked.rows, Counter({**view.drops, **lost})
     cells = {i: replace(cell, genes=ranked.genes(rows[i])) for i, cell in view.cells.items() if i in rows}
     drops += Counter({FEW_GENES: len(view.cells) - len(cells)})
