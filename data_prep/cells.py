@@ -63,17 +63,21 @@ class CellTable:
         counts = adata.uns.get("expression") not in ("log1p", "log2")
         return cls(adata.obs, tuple(map(str, adata.var_names)), lambda: counts, {}, lambda: iter([block]))
 
+    def logs(self, cells: NDArray[np.bool_]) -> Iterator[Any]:
+        """Yield the rows of the chosen ``cells``, block by block: log1p of counts per 10,000, or its own logs."""
+        first, counts = 0, self.counts()
+        for block in self.blocks():
+            chosen = block[cells[first : first + block.shape[0]]]
+            first += block.shape[0]
+            yield log1p_per_10k(chosen) if counts else chosen.tocsr()
+
     def variable_genes(self, count: int, cells: NDArray[np.bool_]) -> list[str]:
         """Return the ``count`` genes whose log1p of counts per 10,000 varies most in the chosen ``cells``.
 
         Compared are variances less the median variance of the genes of a like mean, in up to :data:`BINS` bins.
         """
         total, squares = np.zeros(len(self.genes)), np.zeros(len(self.genes))
-        first, counts = 0, self.counts()
-        for block in self.blocks():
-            chosen = block[cells[first : first + block.shape[0]]]
-            first += block.shape[0]
-            values = log1p_per_10k(chosen) if counts else chosen
+        for values in self.logs(cells):
             total += np.asarray(values.sum(axis=0)).ravel()
             squares += np.asarray(values.multiply(values).sum(axis=0)).ravel()
         mean = total / max(1, int(cells.sum()))
@@ -178,8 +182,10 @@ def refuse_few_shared(genes: Mapping[str, Sequence[str]]) -> None:
             raise CellDualityError(what, code="mixed-species", where=f"sources {one}, {other}", hint=hint)
 
 
-def in_names_of(genes: frozenset[str], table: CellTable, name: str) -> tuple[CellTable, dict[str, int]]:
-    """Return (the table with its genes named as in a vocabulary, how many it lost by reason); none is an error.
+def rank_in_names_of(
+    genes: frozenset[str], table: CellTable, *, source: str, top: int, min_genes: int
+) -> tuple[RankedCells, dict[str, int]]:
+    """Return (the cells ranked by ``genes`` alone, how many genes have no name among such by reason); none is an error.
 
     Mouse genes are read by their one-to-one human orthologues, if ``genes`` knows more of these.
     """
@@ -190,8 +196,8 @@ def in_names_of(genes: frozenset[str], table: CellTable, name: str) -> tuple[Cel
             table, lost = replace(table, genes=tuple(gene or "" for gene in human)), without
     if genes.isdisjoint(table.genes):
         what, hint = "none of its genes is in the vocabulary", "use sets that name genes alike"
-        raise CellDualityError(what, code="no-genes", where=f"source {name}", hint=hint)
-    return table, lost
+        raise CellDualityError(what, code="no-genes", where=f"source {source}", hint=hint)
+    return rank_cells(table, source=source, top=top, min_genes=min_genes, genes=genes), lost
 
 
 def expression_at_rank(table: CellTable, cells: NDArray[np.bool_], genes: frozenset[str], top: int) -> dict[str, Any]:
@@ -201,12 +207,11 @@ def expression_at_rank(table: CellTable, cells: NDArray[np.bool_], genes: frozen
     10,000, or the logarithms that the table holds (``unit`` says which), and how many cells have the rank.
     """
     kept = np.array([place for place, gene in enumerate(table.genes) if gene in genes], dtype=np.int64)
-    top, counts = min(top, len(kept)), table.counts()
-    total, count, first, left = np.zeros(top), np.zeros(top, dtype=np.int64), 0, MOST_CELLS
-    for block in table.blocks():
-        rows = np.flatnonzero(cells[first : first + block.shape[0]])[:left]
-        first, left = first + block.shape[0], left - len(rows)
-        values = (log1p_per_10k(block[rows]) if counts else block[rows].tocsr())[:, kept]
+    top = min(top, len(kept))
+    total, count, left = np.zeros(top), np.zeros(top, dtype=np.int64), MOST_CELLS
+    for logs in table.logs(cells):
+        values = logs[:left, kept]
+        left -= values.shape[0]
         for start, end in zip(values.indptr, values.indptr[1:], strict=False):
             own = np.sort(values.data[start:end])[::-1]
             own = own[own > 0][:top]
@@ -218,5 +223,5 @@ def expression_at_rank(table: CellTable, cells: NDArray[np.bool_], genes: frozen
     return {
         "mean": (total[:ranks] / count[:ranks]).round(6).tolist(),
         "cells": count[:ranks].tolist(),
-        "unit": "log1p of counts per 10,000" if counts else "the logarithms that the set holds",
+        "unit": "log1p of counts per 10,000" if table.counts() else "the logarithms that the set holds",
     }

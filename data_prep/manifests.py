@@ -8,17 +8,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import cellduality_plugin
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.files import write_text
+from cellduality_plugin.files import write_json
 from cellduality_plugin.tasks import DualTask
 from data_prep.sources import file_sha256
 
 FORMAT, VERSION = "cellduality-data", 1
-
-Manifest: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,7 @@ class Summary:
 
     out: Path
     up_to_date: bool
-    manifests: Mapping[str, Manifest]
+    manifests: Mapping[str, dict[str, Any]]
 
 
 def manifest_path(path: Path) -> Path:
@@ -46,10 +44,10 @@ def write_manifest(path: Path, origin: Mapping[str, Any], **content: Any) -> Non
         **origin,
         **content,
     }
-    write_text(manifest_path(path), json.dumps(manifest, indent=1, ensure_ascii=False) + "\n")
+    write_json(manifest_path(path), manifest)
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> dict[str, Any]:
     """Return the manifest of ``path``; a CellDualityError if it is missing, or describes another file."""
     beside, wrong, where = manifest_path(path), "", path
     try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.table import Table
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.files import whole_folder, write_jsonl, write_text
+from cellduality_plugin.files import whole_folder, write_json, write_jsonl
 from cellduality_plugin.perturbations import KIND, canonical
 from cellduality_plugin.profiles import Profiles
 from cellduality_plugin.tasks import DualTask, get_task
@@ -24,11 +25,10 @@ from data_prep.datasets import DATASETS
 from data_prep.foreign import read_foreign, shareable
 from data_prep.h5ad.loaders import MISSING_LABEL
 from data_prep.manifests import Summary
-from data_prep.profiles import fit_profiles
-from data_prep.rows import PRETRAIN_FILE, audit_rows, eval_rows, pretrain_rows, rl_rows, sft_rows
+from data_prep.rows import PRETRAIN_FILE, RowMaker, pretrain_rows
 from data_prep.settings import PrepareSettings
 from data_prep.sources import Source, asked_columns, find, joint_sha256
-from data_prep.splits import OOD, SPLITS
+from data_prep.splits import OOD, SPLITS, PublishedSplit
 from data_prep.views import View, read_views, source_of
 
 __all__ = ["COARSE_FILE", "FILES", "OOD_FILE", "PrepareSettings", "Summary", "describe", "prepare"]
@@ -36,7 +36,6 @@ __all__ = ["COARSE_FILE", "FILES", "OOD_FILE", "PrepareSettings", "Summary", "de
 ROWS = ("sft.jsonl", "rl.jsonl", "audit.jsonl", "eval_validation.jsonl", "eval_test.jsonl")
 FILES = ("vocabulary.json", "cells.jsonl", "profiles.npz", *ROWS)
 
-AUDIT_MASKS = 4  # masks of an audited cell at least: with fewer, the noise of a mask hides what the reward says
 OOD_FILE = f"eval_{OOD}.jsonl"  # Questions about held-out and foreign cells; written only where there are any
 COARSE_FILE = "coarse_types.json"  # The types that foreign sets share with those that train; likewise
 NO_CLASS = frozenset({
@@ -62,14 +61,14 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
     found = [
         find(source, asked_columns(tasks[name] for name in settings.tasks_of(source))) for source in settings.sources
     ]
-    found += map(find, settings.foreign)
+    found += [replace(find(source), split=PublishedSplit("whole")) for source in settings.foreign]
     _refuse_twins([source.name for source in found], "sources", "sources", "join them, or rename a file")
     if len({source.sha256 for source in found}) < len(found):  # its test cells would train under the other name
         what = f"two sources are the same file, among {', '.join(source.name for source in found)}"
         raise CellDualityError(what, code="same-file", where="sources", hint="name it once")
     optional = {
         PRETRAIN_FILE: settings.pretrain_views > 0,
-        OOD_FILE: bool(settings.foreign) or any(source.split.holds_out for source in found),
+        OOD_FILE: any(source.split.rule == "whole" or source.split.held_out for source in found),
         COARSE_FILE: bool(settings.foreign),
     }
     wanted = [*FILES, *(name for name, needed in optional.items() if needed)]
@@ -80,8 +79,7 @@ def prepare(settings: PrepareSettings, out: Path) -> Summary:
         files, views = _build(settings, found, tasks)
         with whole_folder(out) as folder:
             for name in wanted:
-                counted = _write(folder / name, files[name])
-                manifests.write_manifest(folder / name, origin, **_content(name, files, views, counted))
+                manifests.write_manifest(folder / name, origin, **_write(folder / name, files, views))
         for name in optional.keys() - {*wanted}:  # an earlier one is about cells that these files may hold
             for stale in (out / name, manifests.manifest_path(out / name)):
                 stale.unlink(missing_ok=True)
@@ -92,29 +90,6 @@ def _refuse_twins(names: Sequence[str], what: str, where: str, hint: str) -> Non
     if len(set(names)) < len(names):
         what = f"two {what} share a name among {', '.join(names)}"
         raise CellDualityError(what, code="duplicate-names", where=where, hint=hint)
-
-
-def _write(path: Path, content: Any) -> dict[str, Counter[str]]:
-    """Write one file; of rows, which may be made one by one, return what they are of, by source."""
-    found: dict[str, Counter[str]] = {}
-
-    def counted() -> Iterator[dict[str, Any]]:
-        for row in content:
-            kinds = [row["split"], *["labelled"] * row["labelled"]] if "split" in row else [_question_of(row)]
-            found.setdefault(source_of(row["id"]), Counter()).update(kinds)
-            yield row
-
-    if isinstance(content, Vocabulary | Profiles):
-        content.save(path)
-    elif isinstance(content, dict):
-        write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
-    else:
-        write_jsonl(path, counted())
-    return found
-
-
-def _question_of(row: Mapping[str, Any]) -> str:
-    return f"{row['datasource']}/{row.get('direction', 'primal')}"
 
 
 def _origin(settings: PrepareSettings, sources: Sequence[Source], tasks: Sequence[DualTask]) -> dict[str, Any]:
@@ -139,6 +114,8 @@ def _origin(settings: PrepareSettings, sources: Sequence[Source], tasks: Sequenc
 def _build(
     settings: PrepareSettings, sources: Sequence[Source], tasks: Mapping[str, DualTask]
 ) -> tuple[dict[str, Any], list[View]]:
+    from data_prep.profiles import fit_profiles  # with what takes seconds to import
+
     own = len(settings.sources)
     views = read_views(settings, sources[:own], tasks)
     kinds = sorted({kind for view in views for task in view.tasks for kind in task.kinds})
@@ -159,53 +136,22 @@ def _build(
     def of(split: str) -> list[Cell]:
         return [cell for view in views for cell in view.of(split)]
 
-    pairs, hidden, stream = list(tasks.values()), settings.hidden[0], settings.stream
+    pairs, stream = list(tasks.values()), settings.stream
     labelled, unlabelled = ([cell for view in views for cell in view.training(shown)] for shown in (True, False))
-    how: dict[str, Any] = {"vocabulary": vocabulary, "asked": asked, "hidden": hidden}
+    rows = RowMaker(pairs, vocabulary, settings, asked)
     files: dict[str, Any] = {
         "vocabulary.json": vocabulary,
         "cells.jsonl": (_cell_row(view, cell) for view in views for cell in view.cells.values()),
         "profiles.npz": fit_profiles(labelled, unlabelled, pairs, vocabulary, asked=asked),
         COARSE_FILE: coarse,
-        "sft.jsonl": sft_rows(
-            labelled,
-            pairs,
-            **{**how, "hidden": settings.hidden},
-            views=settings.sft_views,
-            label_views=settings.sft_label_views,
-            rng=stream("sft"),
-        ),
-        "rl.jsonl": rl_rows(
-            labelled,
-            unlabelled,
-            {tasks[name]: weight for name, weight in settings.tasks.items()},
-            **how,
-            count=settings.n_rl,
-            includes_labelled=settings.rl_includes_labelled,
-            rng=stream("rl"),
-            gold=settings.rl_gold,
-            masks=settings.masks,
-            thin=settings.thin,
-        ),
-        "audit.jsonl": audit_rows(
-            of(SPLITS[1]),
-            pairs,
-            **how,
-            count=settings.n_audit,
-            masks=max(AUDIT_MASKS, settings.masks),
-            rng=stream("audit"),
-        ),
-        **{f"eval_{s}.jsonl": eval_rows(of(s), pairs, **how, rng=stream(f"eval_{s}")) for s in (*SPLITS[1:], OOD)},
+        "sft.jsonl": rows.sft(labelled, stream("sft")),
+        "rl.jsonl": rows.rl(labelled, unlabelled, settings.tasks.values(), stream("rl")),
+        "audit.jsonl": rows.audit(of(SPLITS[1]), stream("audit")),
+        **{f"eval_{s}.jsonl": rows.evaluation(of(s), stream(f"eval_{s}")) for s in (*SPLITS[1:], OOD)},
     }
     if settings.pretrain_views:
-        files[PRETRAIN_FILE] = pretrain_rows(
-            [view.of(SPLITS[0]) for view in views],
-            vocabulary.genes,
-            clusters=settings.clusters,
-            views=settings.pretrain_views,
-            hidden=hidden,
-            rng=stream("pretrain"),
-        )
+        training = (view.of(SPLITS[0]) for view in views)
+        files[PRETRAIN_FILE] = pretrain_rows(training, genes, settings, stream("pretrain"))
     return files, views
 
 
@@ -215,29 +161,52 @@ def _cell_row(view: View, cell: Cell) -> dict[str, Any]:
     return {**row, "genes": list(cell.genes), **cell.obs, **cell.condition, **paired}
 
 
-def _content(
-    name: str, files: Mapping[str, Any], views: Sequence[View], counted: Mapping[str, Counter[str]]
-) -> dict[str, Any]:
-    """Return what the manifest of a file says of it, besides what it was made of; its rows were ``counted``."""
-    content, vocabulary = files[name], files["vocabulary.json"]
-    by_source: dict[str, Any] = {}
-    if name == "vocabulary.json":
-        counts = {"genes": len(content.genes), **{kind: len(labels) for kind, labels in content.labels.items()}}
-    elif name == "profiles.npz":
-        counts = {f"weights of {kind}": one.weights.size for kind, one in content.by_kind.items()}
-    elif name == COARSE_FILE:
-        counts = {source: len(types) for sets in content.values() for source, types in sets.items()}
+def _write(path: Path, files: Mapping[str, Any], views: Sequence[View]) -> dict[str, Any]:
+    """Write one file; return what its manifest says of it, besides what it was made of."""
+    content, vocabulary = files[path.name], files["vocabulary.json"]
+    found: dict[str, Any] = {}
+    if content is vocabulary:
+        content.save(path)
+        found["counts"] = {"genes": len(content.genes), **{kind: len(of) for kind, of in content.labels.items()}}
+    elif isinstance(content, Profiles):
+        content.save(path)
+        found["counts"] = {f"weights of {kind}": one.weights.size for kind, one in content.by_kind.items()}
+    elif isinstance(content, dict):
+        write_json(path, content)
+        found["counts"] = {source: len(types) for sets in content.values() for source, types in sets.items()}
     else:
-        of_cells = name == "cells.jsonl"
-        counts = _counts(counted.values(), of_cells)
-        if of_cells:
-            by_source["expression_at_rank"] = {view.name: dict(view.expression) for view in views if view.expression}
-        if len(views) > 1:
-            parts = {view.name: [counted[view.name]] if view.name in counted else [] for view in views}
-            by_source["counts_by_source"] = {source: _counts(own, of_cells) for source, own in parts.items()}
+        found = _write_rows(path, content, views)
     drops = sum((Counter(view.drops) for view in views), Counter[str]())
-    notes = {"notes": found} if name == "vocabulary.json" and (found := _notes(content, views)) else {}
-    return {"counts": counts, **by_source, "drops": dict(drops), "vocabulary": vocabulary.fingerprint, **notes}
+    found |= {"drops": dict(drops), "vocabulary": vocabulary.fingerprint}
+    if content is vocabulary and (notes := _notes(content, views)):
+        found["notes"] = notes
+    return found
+
+
+def _write_rows(path: Path, rows: Iterable[dict[str, Any]], views: Sequence[View]) -> dict[str, Any]:
+    """Write rows one by one as they are made; return how many questions there are by task and direction, or cells."""
+    of_cells = path.name == "cells.jsonl"
+    asked = {view.name: Counter[str]() for view in views}
+
+    def counted() -> Iterator[dict[str, Any]]:
+        for row in rows:
+            if not of_cells:
+                asked[source_of(row["id"])][f"{row['datasource']}/{row.get('direction', 'primal')}"] += 1
+            yield row
+
+    def counts(views: Sequence[View]) -> dict[str, int]:
+        if of_cells:
+            labelled = sum(len(view.labelled & view.cells.keys()) for view in views)
+            return {**Counter(view.splits[i] for view in views for i in view.cells), "labelled": labelled}
+        return dict(sorted(sum((asked[view.name] for view in views), Counter[str]()).items()))
+
+    write_jsonl(path, counted())
+    found: dict[str, Any] = {"counts": counts(views)}
+    if of_cells:
+        found["expression_at_rank"] = {view.name: dict(view.expression) for view in views if view.expression}
+    if len(views) > 1:
+        found["counts_by_source"] = {view.name: counts([view]) for view in views}
+    return found
 
 
 def _notes(vocabulary: Vocabulary, views: Sequence[View]) -> list[str]:
@@ -258,15 +227,6 @@ def _notes(vocabulary: Vocabulary, views: Sequence[View]) -> list[str]:
         if lost >= len(view.cells):
             found.append(f"half of the cells of {view.name}, or more, are left out: is the file complete?")
     return found
-
-
-def _counts(counted: Collection[Counter[str]], of_cells: bool) -> dict[str, int]:
-    """Return how many cells there are by split, and with a label; or how many questions by task and direction."""
-    counts = sum(counted, Counter[str]())
-    if of_cells and counted:
-        labelled = counts.pop("labelled", 0)
-        return {**counts, "labelled": labelled}
-    return dict(sorted(counts.items()))
 
 
 def describe(summary: Summary) -> Table:

@@ -12,7 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import NDArray
+from scipy.special import log_softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import kneighbors_graph
+from sklearn.utils.extmath import randomized_svd
 
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.profiles import Profile, Profiles
@@ -90,8 +95,6 @@ class _Evidence:
 
     def known(self) -> Matrix:
         """Return cells x labels: 1 where the label is known, nothing elsewhere."""
-        import scipy.sparse
-
         known = np.flatnonzero(self.labels != UNKNOWN)
         ones = np.ones(len(known), dtype=np.float32)
         return scipy.sparse.csr_matrix((ones, (known, self.labels[known])), shape=(len(self.labels), self.count))
@@ -99,8 +102,6 @@ class _Evidence:
 
 def _ranks(cells: Sequence[Cell], genes: Sequence[str], paired: bool) -> Matrix:
     """Return cells x columns of a profile: 1 / log2(rank + 1) of the genes that a cell speaks of, nothing elsewhere."""
-    import scipy.sparse
-
     places = {gene: place for place, gene in enumerate(genes)}
     rows, columns, values = [], [], []
     for row, cell in enumerate(cells):
@@ -118,10 +119,6 @@ def _ranks(cells: Sequence[Cell], genes: Sequence[str], paired: bool) -> Matrix:
 
 def _near(ranks: Matrix) -> Matrix:
     """Return cells x cells, rows that add up to 1: each cell's neighbours, and the cells whose neighbour it is."""
-    import scipy.sparse
-    from sklearn.neighbors import kneighbors_graph
-    from sklearn.utils.extmath import randomized_svd
-
     cells = ranks.shape[0]
     if cells < 2:
         return scipy.sparse.identity(cells, dtype=np.float32, format="csr")
@@ -137,8 +134,7 @@ def _fit(evidence: _Evidence) -> tuple[NDArray[np.float32], NDArray[np.float32]]
     Cells without label can mislead: where types differ more than exposures do, they show the types. They count if
     labels that were held out become likelier by it, and so does the logistic regression.
     """
-    trials = _held_out(evidence, (0, ROUNDS) if evidence.near is not None else (0,))
-    _, scale, mixture, rounds = max(trials, key=lambda trial: trial[0])
+    scale, mixture, rounds = _held_out(evidence, (0, ROUNDS) if evidence.near is not None else (0,))
     parts = zip(_naive_bayes(evidence, rounds), _logistic(evidence), strict=True)
     weights, bias = (np.round(scale * bayes + mixture * logits, 4).astype(np.float32) for bayes, logits in parts)
     return weights, bias
@@ -150,8 +146,6 @@ def _logistic(evidence: _Evidence) -> tuple[NDArray[np.float64], NDArray[np.floa
     A label that no known cell has is as unlikely as the least likely. All is 0 where fewer than two labels are known,
     or past :data:`MOST_LOGISTIC`.
     """
-    from sklearn.linear_model import LogisticRegression
-
     weights, bias = np.zeros((evidence.count, evidence.present.shape[1])), np.zeros(evidence.count)
     known = np.flatnonzero(evidence.labels != UNKNOWN)
     labels = evidence.labels[known]
@@ -167,9 +161,6 @@ def _logistic(evidence: _Evidence) -> tuple[NDArray[np.float64], NDArray[np.floa
 
 def _naive_bayes(evidence: _Evidence, rounds: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return (weights, bias) of the log-likelihoods, after ``rounds`` of expectation-maximisation."""
-    import scipy.sparse
-    from scipy.special import log_softmax
-
     given = evidence.known()
     weights, bias = _profile(evidence, given)
     if not rounds or evidence.near is None:
@@ -194,14 +185,12 @@ def _profile(evidence: _Evidence, shares: Matrix) -> tuple[NDArray[np.float64], 
     return np.log(chances) - np.log1p(-chances), np.log1p(-chances).sum(axis=1)
 
 
-def _held_out(evidence: _Evidence, tried: Sequence[int]) -> list[tuple[float, float, float, int]]:
-    """Return (log-likelihood of labels that were held out, scale of the highest posterior, mixture, rounds).
+def _held_out(evidence: _Evidence, tried: Sequence[int]) -> tuple[float, float, int]:
+    """Return (scale, mixture, rounds) under which labels that were held out are likeliest.
 
-    One for each number of rounds that is ``tried``, and each of :data:`MIXTURES`. A cell is passed over if it is the
-    only known one of its label. Without any cell left, the scale is the usual one.
+    Mixtures are of :data:`MIXTURES`, rounds of those that are ``tried``; the scale is that of the highest posterior. A
+    cell is passed over if it is the only known one of its label. Without any cell left, the scale is the usual one.
     """
-    from scipy.special import log_softmax
-
     folds, known = np.full(len(evidence.labels), FOLDS), evidence.labels != UNKNOWN
     for label in range(evidence.count):
         places = np.flatnonzero(evidence.labels == label)
@@ -219,7 +208,6 @@ def _held_out(evidence: _Evidence, tried: Sequence[int]) -> list[tuple[float, fl
             for own, (scores, mixture) in zip(likelihoods, itertools.product(of_bayes, MIXTURES), strict=True):
                 own += [log_softmax(scale * scores + mixture * of_logits, axis=1)[truth].sum() for scale in SCALES]
     belief = -2 * np.log1p((np.log(SCALES / USUAL_SCALE) / SCALE_SPREAD) ** 2 / 3)
-    return [
-        (float(own.max()), float(SCALES[(own + belief).argmax()]), mixture, rounds)
-        for (rounds, mixture), own in zip(ways, likelihoods, strict=True)
-    ]
+    best = int(likelihoods.max(axis=1).argmax())
+    rounds, mixture = ways[best]
+    return float(SCALES[(likelihoods[best] + belief).argmax()]), mixture, rounds

@@ -6,8 +6,8 @@ And for a stage before the first label: training cells in both directions, under
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 import numpy as np
@@ -19,6 +19,7 @@ from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.tasks.base import LabelTask
 from cellduality_plugin.vocabulary import Vocabulary
+from data_prep.settings import PrepareSettings
 from data_prep.splits import apportion, shuffled
 from data_prep.traces.questions import Question
 
@@ -27,49 +28,109 @@ Row: TypeAlias = dict[str, str]
 PRETRAIN_FILE = "pretrain.jsonl"  # beside the other rows of a preparation, where such a stage is wanted
 
 DROPOUT = 0.25  # the share of genes that a further view of a cell has lost, where no share to hide says it
+AUDIT_MASKS = 4  # masks of an audited cell at least: with fewer, the noise of a mask hides what the reward says
 COMPONENTS, STARTS = 20, 4  # of the clustering
 
 # Whether a task is asked about a cell: a set of cells may serve some tasks only.
 Asked: TypeAlias = Callable[[DualTask, Cell], bool]
 
 
-def _always(task: DualTask, cell: Cell) -> bool:
-    return True
+@dataclass(frozen=True)
+class RowMaker:
+    """The rows about some cells that ``tasks`` make as ``settings`` say; ``rng`` is all that is random in them."""
 
+    tasks: Sequence[DualTask]
+    vocabulary: Vocabulary
+    settings: PrepareSettings = field(default_factory=PrepareSettings)
+    asked: Asked = lambda task, cell: True
 
-def sft_rows(
-    cells: Sequence[Cell],
-    tasks: Sequence[DualTask],
-    vocabulary: Vocabulary,
-    *,
-    hidden: float | Sequence[float],
-    views: int,
-    rng: np.random.Generator,
-    label_views: int | None = None,
-    asked: Asked = _always,
-) -> list[Row]:
-    """Return the primal and dual question of every task for every labelled cell, with answers and no trace, shuffled.
+    def sft(self, cells: Sequence[Cell], rng: np.random.Generator) -> list[Row]:
+        """Return the primal and dual question of every task for every cell, with answers and no trace, shuffled.
 
-    ``hidden`` is the fraction of genes to hide, or several: there is a dual at each, but for the dual of a whole cell
-    that is the very primal row of another task. Of the ``views`` of a cell the first is as it was measured; each
-    further one has lost a random share of its genes: the first of ``hidden`` below 1, or else :data:`DROPOUT`. The
-    hidden part is drawn anew for each. ``label_views`` is the same for questions whose answer is a label; None:
-    ``views``. ``asked`` says which cells a task is asked about.
-    """
-    rows: list[Row] = []
-    of_labels = views if label_views is None else label_views
-    shares = (hidden,) if isinstance(hidden, (int, float)) else tuple(hidden)
-    lost = next((share for share in shares if share < 1), DROPOUT)
-    for cell in cells:
-        for view in range(max(views, of_labels)):
-            seen = cell if view == 0 else replace(cell, genes=hide_genes(cell.genes, lost, rng)[0])
-            made: list[Row] = []
-            for task in (task for task in tasks if asked(task, cell)):
-                primal, *duals = _sft_rows(task, seen, view, vocabulary, shares, rng)
-                made += [primal] if view < (of_labels if isinstance(task.answer, OneOf) else views) else []
-                made += duals if view < (of_labels if isinstance(task.unknown, OneOf) else views) else []
-            rows += _without_twins(made)
-    return shuffled(rows, rng)
+        There is a dual at each share to hide, but for the dual of a whole cell that is the very primal row of another
+        task. Of the views of a cell the first is as it was measured; each further one has lost a random share of its
+        genes: the first share to hide below 1, or else :data:`DROPOUT`. The hidden part is drawn anew for each.
+        """
+        rows: list[Row] = []
+        views, label_views = self.settings.sft_views, self.settings.sft_label_views or self.settings.sft_views
+        lost = next((share for share in self.settings.hidden if share < 1), DROPOUT)
+        for cell in cells:
+            for view in range(max(views, label_views)):
+                seen = cell if view == 0 else replace(cell, genes=hide_genes(cell.genes, lost, rng)[0])
+                made: list[Row] = []
+                for task in (task for task in self.tasks if self.asked(task, cell)):
+                    primal, *duals = self._primal_and_duals(task, seen, view, rng)
+                    made += [primal] if view < (label_views if isinstance(task.answer, OneOf) else views) else []
+                    made += duals if view < (label_views if isinstance(task.unknown, OneOf) else views) else []
+                rows += _without_twins(made)
+        return shuffled(rows, rng)
+
+    def _primal_and_duals(self, task: DualTask, cell: Cell, view: int, rng: np.random.Generator) -> list[Row]:
+        """Return the primal row, and a dual row for each share at which it is another."""
+        first, *shares = self.settings.hidden
+        example = _example(task, cell, first, True, rng)
+        if (gold := example.gold) is None:
+            what, hint = f"the dual pair {task.name!r} made no gold answer", "set gold when labelled is true"
+            raise CellDualityError(what, code="broken-pair", where=cell.id, hint=hint)
+        splits = [example]
+        for share, stream in zip(shares, rng.spawn(len(shares)), strict=True):
+            split = task.hide(example, share, stream)
+            splits += [split] if split not in splits else []
+        with _blamed_on(task):
+            primal = Question.of(task, "primal", example, view, gold, self.vocabulary)
+            asked = [primal, *(Question.of(task, "dual", split, view, gold, self.vocabulary) for split in splits)]
+            return [question.row(question.response(question.gold)) for question in asked]
+
+    def rl(
+        self, labelled: Sequence[Cell], unlabelled: Sequence[Cell], weights: Iterable[float], rng: np.random.Generator
+    ) -> list[Row]:
+        """Return questions without gold answers, but for the tasks whose rows shall hold them, shuffled.
+
+        ``weights`` are those by which the tasks share the rows. A task asks about cells stripped to what it needs; all
+        of them once before any twice. A task whose question shows an annotation (its ``needs`` name a column of
+        ``obs``) draws its cells, with replacement, from the labelled ones. A CellDualityError is raised if a task finds
+        no cell.
+        """
+        rows, how = [], self.settings
+        for task, share in zip(self.tasks, apportion(how.n_rl, [*weights]), strict=True):
+            shown, others = ([cell for cell in cells if self.asked(task, cell)] for cells in (labelled, unlabelled))
+            columns = set(task.needs) - {"control"}
+            if any(not columns <= set(cell.condition) for cell in shown):
+                chosen = [shown[place] for place in rng.integers(len(shown), size=share)]
+            else:
+                chosen = _cycle([*others, *shown] if how.rl_includes_labelled else others, share, rng)
+            for cell in chosen:
+                example = masked_example(task, cell, how.hidden[0], how.masks, rng, labelled=task.name in how.rl_gold)
+                if how.thin and isinstance(task, LabelTask):
+                    seen = hide_genes(task.whole(example), how.thin, rng.spawn(1)[0])[0]
+                    example = replace(example, inputs={**example.inputs, "cell": seen})
+                rows.append(self._question(task, example))
+        return shuffled(rows, rng)
+
+    def evaluation(self, cells: Sequence[Cell], rng: np.random.Generator) -> Iterator[Row]:
+        """Yield one question with its gold answer for every cell and task, in the cells' order."""
+        for cell in cells:
+            for task in self.tasks:
+                if self.asked(task, cell):
+                    yield self._question(task, _example(task, cell, self.settings.hidden[0], True, rng))
+
+    def audit(self, cells: Sequence[Cell], rng: np.random.Generator) -> list[Row]:
+        """Return questions with gold answers about some cells of each task, under :data:`AUDIT_MASKS` masks or more.
+
+        The cells of a task are in random order, so that the first few of them are a fair sample.
+        """
+        rows, masks = [], max(AUDIT_MASKS, self.settings.masks)
+        for task in self.tasks:
+            fit = [cell for cell in cells if self.asked(task, cell)]
+            for place in rng.permutation(len(fit))[: self.settings.n_audit]:
+                example = masked_example(task, fit[place], self.settings.hidden[0], masks, rng, labelled=True)
+                rows.append(self._question(task, example))
+        return rows
+
+    def _question(self, task: DualTask, example: Example) -> Row:
+        with _blamed_on(task):
+            prompt = task.primal_prompt(example.inputs, self.vocabulary)
+        return {"input": prompt, "label": example.to_label(), "datasource": task.name, "id": example.id}
 
 
 def _without_twins(rows: Sequence[Row]) -> list[Row]:
@@ -81,104 +142,6 @@ def _without_twins(rows: Sequence[Row]) -> list[Row]:
         return same and not isinstance(Example.from_label(row["label"]).unknown, str)
 
     return [row for row in rows if not is_twin(row)]
-
-
-def _sft_rows(
-    task: DualTask, cell: Cell, view: int, vocabulary: Vocabulary, shares: Sequence[float], rng: np.random.Generator
-) -> list[Row]:
-    """Return the primal row, and a dual row for each share at which it is another."""
-    example = _example(task, cell, shares[0], True, rng)
-    if (gold := example.gold) is None:
-        what, hint = f"the dual pair {task.name!r} made no gold answer", "set gold when labelled is true"
-        raise CellDualityError(what, code="broken-pair", where=cell.id, hint=hint)
-    splits = [example]
-    for share, stream in zip(shares[1:], rng.spawn(len(shares) - 1), strict=True):
-        split = task.hide(example, share, stream)
-        splits += [split] if split not in splits else []
-    with _blamed_on(task):
-        primal = Question.of(task, "primal", example, view, gold, vocabulary)
-        asked = [primal, *(Question.of(task, "dual", split, view, gold, vocabulary) for split in splits)]
-        return [question.row(question.response(question.gold)) for question in asked]
-
-
-def rl_rows(
-    labelled: Sequence[Cell],
-    unlabelled: Sequence[Cell],
-    tasks: Mapping[DualTask, float],
-    vocabulary: Vocabulary,
-    *,
-    count: int,
-    hidden: float,
-    includes_labelled: bool,
-    rng: np.random.Generator,
-    asked: Asked = _always,
-    gold: Container[str] = (),
-    masks: int = 1,
-    thin: float = 0.0,
-) -> list[Row]:
-    """Return ``count`` questions without gold answers, but for the tasks in ``gold``, shuffled.
-
-    ``tasks`` are the pairs and the weights by which they share the rows. A task asks about cells stripped to what it
-    needs; all of them once before any twice, the labelled ones only if ``includes_labelled``. A task whose question
-    shows an annotation (its ``needs`` name a column of ``obs``) draws its cells, with replacement, from the labelled
-    ones. ``masks`` is how many splits of its cell a row holds, see :func:`masked_example`; ``thin`` the fraction of
-    genes that a question about a label does not show. A CellDualityError is raised if a task finds no cell.
-    """
-    rows = []
-    for (task, _), share in zip(tasks.items(), apportion(count, list(tasks.values())), strict=True):
-        shown, others = ([cell for cell in cells if asked(task, cell)] for cells in (labelled, unlabelled))
-        columns = set(task.needs) - {"control"}
-        if any(not columns <= set(cell.condition) for cell in shown):
-            chosen = [shown[place] for place in rng.integers(len(shown), size=share)]
-        else:
-            chosen = _cycle([*others, *shown] if includes_labelled else others, share, rng)
-        for cell in chosen:
-            example = masked_example(task, cell, hidden, masks, rng, labelled=task.name in gold)
-            if thin and isinstance(task, LabelTask):
-                seen = hide_genes(task.whole(example), thin, rng.spawn(1)[0])[0]
-                example = replace(example, inputs={**example.inputs, "cell": seen})
-            rows.append(_question(task, example, vocabulary))
-    return shuffled(rows, rng)
-
-
-def eval_rows(
-    cells: Sequence[Cell],
-    tasks: Sequence[DualTask],
-    vocabulary: Vocabulary,
-    *,
-    hidden: float,
-    rng: np.random.Generator,
-    asked: Asked = _always,
-) -> Iterator[Row]:
-    """Yield one question with its gold answer for every held-out cell and task, in the cells' order."""
-    for cell in cells:
-        for task in tasks:
-            if asked(task, cell):
-                yield _question(task, _example(task, cell, hidden, True, rng), vocabulary)
-
-
-def audit_rows(
-    cells: Sequence[Cell],
-    tasks: Sequence[DualTask],
-    vocabulary: Vocabulary,
-    *,
-    count: int,
-    hidden: float,
-    masks: int,
-    rng: np.random.Generator,
-    asked: Asked = _always,
-) -> list[Row]:
-    """Return questions with gold answers about at most ``count`` cells a task, each under ``masks`` masks.
-
-    The cells of a task are in random order, so that the first few of them are a fair sample.
-    """
-    rows = []
-    for task in tasks:
-        fit = [cell for cell in cells if asked(task, cell)]
-        for place in rng.permutation(len(fit))[:count]:
-            example = masked_example(task, fit[place], hidden, masks, rng, labelled=True)
-            rows.append(_question(task, example, vocabulary))
-    return rows
 
 
 def masked_example(
@@ -198,12 +161,6 @@ def masked_example(
         if (mask := Mask(again.known, again.unknown)) not in found:
             found.append(mask)
     return replace(example, masks=tuple(found[1:]))
-
-
-def _question(task: DualTask, example: Example, vocabulary: Vocabulary) -> Row:
-    with _blamed_on(task):
-        prompt = task.primal_prompt(example.inputs, vocabulary)
-    return {"input": prompt, "label": example.to_label(), "datasource": task.name, "id": example.id}
 
 
 def _example(task: DualTask, cell: Cell, hidden: float, labelled: bool, rng: np.random.Generator) -> Example:
@@ -240,30 +197,24 @@ def _cycle(cells: list[Cell], count: int, rng: np.random.Generator) -> list[Cell
 
 
 def pretrain_rows(
-    sets: Sequence[Sequence[Cell]],
-    genes: Sequence[str],
-    *,
-    clusters: int,
-    views: int,
-    hidden: float,
-    rng: np.random.Generator,
+    sets: Iterable[Sequence[Cell]], genes: tuple[str, ...], settings: PrepareSettings, rng: np.random.Generator
 ) -> list[Row]:
     """Return rows that know no label: each cell as an answer, and as a question for its cluster.
 
     They are worded as generation and annotation are, with clusters in the place of types; of a cell only its id and
-    genes are read. ``sets`` are the training cells of each source: a cluster is of one source, of ``clusters`` at most,
-    and a question lists those of its own source. ``genes`` are those of the vocabulary; ``views`` and ``hidden`` as in
-    :func:`sft_rows`.
+    genes are read. ``sets`` are the training cells of each source: a cluster is of one source, and a question lists
+    those of its own source. ``genes`` are those of the vocabulary.
     """
+    views = {"sft_views": settings.pretrain_views, "sft_label_views": None, "hidden": settings.hidden[:1]}
     rows: list[Row] = []
     named = 0
     for cells in filter(None, sets):
-        found = cluster_cells(cells, clusters, rng)
+        found = cluster_cells(cells, settings.clusters, rng)
         names = tuple(f"cluster {number}" for number in range(named + 1, named + max(found) + 2))
         named += len(names)
         typed = [Cell(cell.id, cell.genes, {"cell_type": names[own]}) for cell, own in zip(cells, found, strict=True)]
-        world = Vocabulary(tuple(genes), {"cell_type": names})
-        rows += sft_rows(typed, [TASKS["conditional_cell_generation"]], world, hidden=hidden, views=views, rng=rng)
+        world, task = Vocabulary(genes, {"cell_type": names}), TASKS["conditional_cell_generation"]
+        rows += RowMaker([task], world, settings.model_copy(update=views)).sft(typed, rng)
     return shuffled(rows, rng)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ class Source:
     name: str
     sha256: str
     read: Callable[[], CellTable]
+    settings: SourceSettings  # as they were given
     split: PublishedSplit  # of the set, or what the settings say instead
     match: tuple[str, ...] = ()  # columns that a cell and its control share, by the names that tasks know them by
 
@@ -78,12 +80,9 @@ def _file(dataset: Dataset | None, settings: SourceSettings, split: PublishedSpl
     # A column goes by the name that the tasks know it by, whichever of its names was given.
     names = {column: name for name, column in {**({"cell_type": label} if label else {}), **settings.columns}.items()}
     ours = {*names.values(), *(["drug"] if settings.drug else [])}
-
-    def known_as(column: str) -> str:
-        return column if column in ours else names.get(column, column)
-
-    held = {known_as(column): values for column, values in split.held_out.items()}
-    match = tuple(map(known_as, settings.match))
+    names |= {name: name for name in ours}
+    held = {names.get(column, column): values for column, values in split.held_out.items()}
+    match = tuple(names.get(column, column) for column in settings.match)
     further = [column for column in (*held, *match) if column not in ours]
 
     how = settings.model_dump(include={"layer", "columns", "gene_symbols", "species"})
@@ -96,7 +95,7 @@ def _file(dataset: Dataset | None, settings: SourceSettings, split: PublishedSpl
 
     # White space would make ids that no table of results can be split on.
     name = dataset.name if dataset else "_".join(path.stem.split())
-    return Source(name, file_sha256(path), read, replace(split, held_out=held), match)
+    return Source(name, file_sha256(path), read, settings, replace(split, held_out=held), match)
 
 
 def file_of(dataset: Dataset) -> Path:
@@ -155,7 +154,8 @@ def _published(dataset: Dataset, settings: SourceSettings, split: PublishedSplit
 
     files = fetch(dataset)
     digest = joint_sha256([file_sha256(path) for _, path in sorted(files.items())])
-    return Source(dataset.name, digest, lambda: dataset.load(files, settings.variant), split, settings.match)
+    read = partial(dataset.load, files, settings.variant)
+    return Source(dataset.name, digest, read, settings, split, settings.match)
 
 
 def joint_sha256(digests: list[str]) -> str:
@@ -200,7 +200,7 @@ class Look:
 
 
 def look_at(
-    name: str, named: Mapping[str, str], reading: Mapping[str, Any], *, held_out: Mapping[str, Collection[str]]
+    name: str, named: Mapping[str, str], reading: Mapping[str, Any], held_out: Mapping[str, Collection[str]]
 ) -> Look:
     """Return what the file called ``name`` has of the columns in ``named``; if there are none, of those of our names.
 

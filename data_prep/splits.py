@@ -31,11 +31,6 @@ class PublishedSplit:
     first_word: bool = False  # whether the first word of a value says that it is held out: Trametinib (GSK1120212)
     unknown: str = ""  # what of the published split is not reproduced, and why
 
-    @property
-    def holds_out(self) -> bool:
-        """Whether there are cells for evaluation out of distribution alone."""
-        return self.rule == "whole" or bool(self.held_out)
-
     def text(self, fractions: Sequence[float] = FRACTIONS) -> str:
         """Return the split in words; ``fractions`` of the classes count where no rule says otherwise."""
         by_class = f"{' / '.join(f'{100 * share:g}' for share in fractions)} by class, seeded"

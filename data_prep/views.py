@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -16,8 +16,15 @@ from cellduality_plugin.errors import CellDualityError
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.perturbations import CONTROL
 from cellduality_plugin.tasks import DualTask
-from data_prep.cells import FEW_GENES, CellTable, expression_at_rank, in_names_of, rank_cells, refuse_few_shared
-from data_prep.settings import PrepareSettings, SourceSettings
+from data_prep.cells import (
+    FEW_GENES,
+    CellTable,
+    expression_at_rank,
+    rank_cells,
+    rank_in_names_of,
+    refuse_few_shared,
+)
+from data_prep.settings import PrepareSettings
 from data_prep.sources import Source, asked_columns
 from data_prep.splits import (
     OOD,
@@ -36,6 +43,7 @@ GROUPS = ("cell_type", "cell_line")  # what a cell has to share with its control
 
 ABSENT = "value to hold out that no cell has"
 RARE_CLASS = "cell of a class with fewer than three cells"
+NO_COUNTERPART = "cell of a type the training set does not have"
 NO_VALUE = "cell without a value in a column that is needed"
 UNPAIRED = "cell without an untreated cell of its type in its split (asked about by other tasks only)"
 
@@ -99,8 +107,8 @@ def read_views(settings: PrepareSettings, sources: Sequence[Source], tasks: Mapp
     """
     tables = [source.read() for source in sources]
     views = [
-        _split(source, table, [tasks[name] for name in settings.tasks_of(wanted)], wanted, settings)
-        for source, table, wanted in zip(sources, tables, settings.sources, strict=True)
+        take(source, table, [tasks[name] for name in settings.tasks_of(source.settings)], settings)
+        for source, table in zip(sources, tables, strict=True)
     ]
     training = [one for one in zip(views, tables, strict=True) if SPLITS[0] in one[0].splits.values()]
     if not training:
@@ -110,10 +118,8 @@ def read_views(settings: PrepareSettings, sources: Sequence[Source], tasks: Mapp
     refuse_few_shared({view.name: table.genes for view, table in training})
     genes = {gene for view, _ in training for gene in view.genes}
     if settings.n_genes is not None:
-        chosen: set[str] = set()
-        for view, table in training:
-            chosen |= {*table.variable_genes(settings.n_genes, _training(view, table))} & {*view.genes}
-        genes = chosen
+        variable = [table.variable_genes(settings.n_genes, _training(view, table)) for view, table in training]
+        genes &= {gene for chosen in variable for gene in chosen}
     if settings.n_genes is not None or len(training) < len(views):
         views = [_with_genes(*one, frozenset(genes), settings) for one in zip(views, tables, strict=True)]
     return [
@@ -130,51 +136,62 @@ def _training(view: View, table: CellTable) -> NDArray[np.bool_]:
     return np.array([view.splits.get(f"{view.name}/{barcode}") == SPLITS[0] for barcode in table.obs.index])
 
 
-def _split(
-    source: Source, table: CellTable, tasks: Sequence[DualTask], wanted: SourceSettings, settings: PrepareSettings
+def take(
+    source: Source,
+    table: CellTable,
+    tasks: Sequence[DualTask],
+    settings: PrepareSettings,
+    genes: frozenset[str] | None = None,
+    types: Container[str] | None = None,
 ) -> View:
-    """Return the view of a source with all the genes its cells express, and no pairs."""
-    name, split = source.name, source.split
+    """Return the view of a source, without pairs: of its own genes or ``genes``, of all its cells or of ``types``."""
+    name, split, wanted = source.name, source.split, source.settings
     optional = GROUPS if any("control" in task.needs for task in tasks) else GROUPS[:1]
     needed = named_columns(table.obs, {*asked_columns(tasks), *source.match}, name, optional)
     columns = named_columns(table.obs, {*needed, *split.held_out}, name)
     strata = [column for column in needed if column in {"cell_type", *asked_columns(tasks)}]
 
-    ranked = rank_cells(table, source=name, top=settings.top_genes, min_genes=settings.min_genes)
-    drops = Counter({**table.drops, **ranked.drops})
+    how: dict[str, Any] = {"source": name, "top": settings.top_genes, "min_genes": settings.min_genes}
+    ranked, lost = (rank_cells(table, **how), {}) if genes is None else rank_in_names_of(genes, table, **how)
+    drops = Counter({**table.drops, **lost, **ranked.drops})
     rows, known = ranked.rows, ranked.known(columns)
-    if blank := [i for i, values in known.items() if any(not values[column] for column in needed)]:
-        drops[NO_VALUE] += len(blank)
-        for i in blank:
+
+    def leave_out(why: str, cells: Collection[str]) -> None:
+        for i in cells:
+            drops[why] += 1
             del known[i]
+
+    if types is not None:
+        leave_out(NO_COUNTERPART, [i for i, values in known.items() if values["cell_type"] not in types])
+    leave_out(NO_VALUE, [i for i, values in known.items() if not all(values[column] for column in needed)])
     refuse_told(tasks, known.values(), name)
     classes = {i: " / ".join(values[column] for column in strata) for i, values in known.items()}
-    by_rule = split.assign([i for i in rows if i in known])  # of the whole set, whatever of it is taken
+    splits: Mapping[str, str] = split.assign([*known])  # of the whole set, whatever of it is taken
     if wanted.max_cells is not None:
         kept = {classes[i] for i, values in known.items() if values.get("perturbation") == CONTROL}
-        stream = settings.stream("sample")
-        sample = choose_some(classes, wanted.max_cells, stream, few=settings.listed, kept=kept)
+        rng = settings.stream("sample")
+        sample = choose_some(classes, wanted.max_cells, rng, few=settings.listed, kept=kept)
         known = {i: values for i, values in known.items() if i in sample}
     held, absent = _held_out(known, split, asked_for=bool(wanted.held_out))
     drops.update(absent)
-    drop = settings.small_classes == "drop" and not by_rule  # which takes no heed of classes
-    if drop and (rare := small_classes(classes[i] for i in known if i not in held)):
-        drops[RARE_CLASS] = sum(rare.values())
-        known = {i: values for i, values in known.items() if i in held or classes[i] not in rare}
+    inside = {i: classes[i] for i in sorted(known) if i not in held}
+    if settings.small_classes == "drop" and split.rule == "fractions":  # other rules take no heed of classes
+        rare = small_classes(inside.values())
+        leave_out(RARE_CLASS, [i for i in inside if inside[i] in rare])
+        inside = {i: inside[i] for i in inside if i in known}
+    if split.rule == "fractions":
+        splits = split_cells(inside, fractions=settings.fractions, rng=settings.stream("split"))
     cells = {i: known_by(Cell(i, ranked.genes(rows[i])), known[i]) for i in sorted(known)}
+    splits = {i: OOD if i in held else splits[i] for i in cells}
+    view = View(name, tuple(tasks), cells, splits, dict(drops), genes=ranked.expressed, held_out=tuple(split.held_out))
+    return (
+        view if split.rule == "whole" else _labelled(view, classes, wanted.n_labelled or settings.n_labelled, settings)
+    )
 
-    inside = {i: classes[i] for i in cells if i not in held}
-    splits: dict[str, str] = {i: by_rule[i] for i in inside if by_rule}
-    if not by_rule:
-        splits |= split_cells(inside, fractions=settings.fractions, rng=settings.stream("split"))
-    train = {i: inside[i] for i in inside if splits[i] == SPLITS[0]}
-    count = settings.n_labelled if wanted.n_labelled is None else wanted.n_labelled
-    labelled: frozenset[str] = frozenset()
-    if split.rule != "whole":
-        labelled = choose_labelled(train, count, settings.stream("labels"), few=settings.listed)
-    everywhere = {**splits, **dict.fromkeys(held, OOD)}
-    held_by = tuple(split.held_out)
-    return View(name, tuple(tasks), cells, everywhere, dict(drops), labelled, {}, ranked.expressed, held_by)
+
+def _labelled(view: View, classes: Mapping[str, str], count: int, settings: PrepareSettings) -> View:
+    train = {cell.id: classes[cell.id] for cell in view.of(SPLITS[0])}
+    return replace(view, labelled=choose_labelled(train, count, settings.stream("labels"), few=settings.listed))
 
 
 def _held_out(
@@ -204,16 +221,12 @@ def _held_out(
 
 def _with_genes(view: View, table: CellTable, genes: frozenset[str], settings: PrepareSettings) -> View:
     """Return the view with sentences of ``genes`` alone; cells that are left with too few are left out."""
-    table, lost_genes = in_names_of(genes, table, view.name)
-    top, least = settings.top_genes, settings.min_genes
-    ranked = rank_cells(table, source=view.name, top=top, min_genes=least, genes=genes)
-    rows = ranked.rows
+    how: dict[str, Any] = {"source": view.name, "top": settings.top_genes, "min_genes": settings.min_genes}
+    ranked, lost = rank_in_names_of(genes, table, **how)
+    rows, drops = ranked.rows, Counter({**view.drops, **lost})
     cells = {i: replace(cell, genes=ranked.genes(rows[i])) for i, cell in view.cells.items() if i in rows}
-    lost = len(view.cells) - len(cells)
-    drops = {**view.drops, **lost_genes}
-    if lost:
-        drops[FEW_GENES] = drops.get(FEW_GENES, 0) + lost
-    return replace(view, cells=cells, genes=ranked.expressed, drops=drops)
+    drops += Counter({FEW_GENES: len(view.cells) - len(cells)})
+    return replace(view, cells=cells, genes=ranked.expressed, drops=dict(drops))
 
 
 def _paired(view: View, match: Sequence[str], settings: PrepareSettings) -> View:
@@ -223,28 +236,26 @@ def _paired(view: View, match: Sequence[str], settings: PrepareSettings) -> View
             what, hint = "no task shows a control that could be matched", "leave it out, or name the perturbations"
             raise CellDualityError(what, code="settings-clash", where="--match", hint=hint)
         return view
-    groups = {
-        i: " / ".join([view.splits[i], *(c.obs.get(column, "") for column in GROUPS), *map(c.value, match)])
-        for i, c in view.cells.items()
+    done = {i: cell.value("perturbation") for i, cell in view.cells.items()}
+    kinds = {
+        i: " / ".join([*(cell.obs.get(column, "") for column in GROUPS), *map(cell.value, match)])
+        for i, cell in view.cells.items()
     }
-    perturbations = {i: cell.value("perturbation") for i, cell in view.cells.items()}
     stream = settings.stream("pairs")
-    controls = pair_with_controls(perturbations, groups, stream)
+    controls = pair_with_controls(done, {i: f"{view.splits[i]} / {kind}" for i, kind in kinds.items()}, stream)
     # What is held out by its treatment has no control beside it, and is held against those of the test cells.
-    lone = {i for i in groups if view.splits[i] == OOD and i not in controls and perturbations[i] != CONTROL}
-    if lone:
-        test = {i: perturbations[i] for i in groups if view.splits[i] == SPLITS[-1] and perturbations[i] == CONTROL}
-        theirs = {i: groups[i].removeprefix(view.splits[i]) for i in (*lone, *test)}
-        again = pair_with_controls({**{i: perturbations[i] for i in lone}, **test}, theirs, stream) if test else {}
-        controls |= {i: again[i] for i in lone if i in again}
-    if all(perturbations[i] == CONTROL for i in controls):
+    lone = {i for i in done if view.splits[i] == OOD and i not in controls and done[i] != CONTROL}
+    test = {i for i in done if view.splits[i] == SPLITS[-1] and done[i] == CONTROL}
+    if lone and test:
+        again = pair_with_controls({i: done[i] for i in lone | test}, kinds, stream)
+        controls |= {i: control for i, control in again.items() if i in lone}
+    if all(done[i] == CONTROL for i in controls):
         what = f"no treated cell has an untreated one of its {', '.join([*GROUPS, *match])} and split"
         hint = "match fewer columns (--match), or bring cells that are treated and cells that are not of each"
         raise CellDualityError(what, code="no-control", where=f"source {view.name}", hint=hint)
-    cells = {
-        i: replace(cell, control=view.cells[controls[i]].genes) if i in controls else cell
-        for i, cell in view.cells.items()
-    }
+    cells = dict(view.cells)
+    for i, control in controls.items():
+        cells[i] = replace(cells[i], control=cells[control].genes)
     lost = len(cells) - len(controls)
     drops = {**view.drops, UNPAIRED: lost} if lost else view.drops
     return replace(view, cells=cells, controls=controls, drops=drops)

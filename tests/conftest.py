@@ -33,7 +33,8 @@ from cellduality_plugin.scoring import Scorer
 from cellduality_plugin.tasks import TASKS, DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.models import build_small_llama
-from data_prep.rows import eval_rows, rl_rows, sft_rows
+from data_prep.rows import RowMaker
+from data_prep.settings import PrepareSettings
 from tests.scripted_server import Said, ScriptedServer
 
 # The first call may import a library or compile a loop; how long that takes is the machine's business.
@@ -130,13 +131,11 @@ def small_world(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary
     """A few rows in ``data``, their ``config``, and a Llama of one layer, ``model``, with a real ``tokenizer``."""
     data, model = (tmp_path_factory.mktemp("small world") / name for name in ("data", "model"))
     tasks, rng = list(TASKS.values()), np.random.default_rng(0)
-    how = {"hidden": 0.25, "rng": rng}
-    evaluation = list(eval_rows([cell], tasks, vocabulary, **how))
-    weights = dict.fromkeys(tasks, 1.0)
-    rl = rl_rows([cell], [], weights, vocabulary, count=len(tasks), includes_labelled=True, **how)
+    rows = RowMaker(tasks, vocabulary, PrepareSettings(n_rl=len(tasks)))
+    evaluation, rl = list(rows.evaluation([cell], rng)), rows.rl([cell], [], [1.0] * len(tasks), rng)
     vocabulary.save(data / "vocabulary.json")
     Config.read({"tasks": {name: {"pair": name} for name in TASKS}}).save(config := data / "cellduality.json")
-    write_jsonl(data / "sft.jsonl", sft_rows([cell], tasks, vocabulary, views=1, **how))
+    write_jsonl(data / "sft.jsonl", rows.sft([cell], rng))
     write_jsonl(data / "rl.jsonl", rl)
     for split in ("validation", "test"):
         write_jsonl(data / f"eval_{split}.jsonl", evaluation)

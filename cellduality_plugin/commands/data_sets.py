@@ -70,8 +70,7 @@ def data_info(
 
 
 def data_fetch(
-    names: Annotated[list[str], Argument(help="Names that `cellduality data list` shows.")],
-    cache: Cache = None,
+    names: Annotated[list[str], Argument(help="Names that `cellduality data list` shows.")], cache: Cache = None
 ) -> None:
     """Download sets into the cache; a download that was stopped goes on where it stopped.
 

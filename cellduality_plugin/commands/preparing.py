@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -132,21 +132,14 @@ def data_prepare(
 
     refuse_alone(context)
     names, others = sources or ["pbmc68k_reduced"], foreign or []
-    of_file = {
-        "cell_type": label_column, "perturbation": perturbation_column, "drug": drug_column,
-        "sensitivity": sensitivity_column, "exposure": exposure_column,
-    }  # fmt: skip
-    named = {name: column for name, column in of_file.items() if column}
-    reading: dict[str, object] = {
-        "expression": expression, "matrix": matrix, "layer": layer, "gene_symbols": gene_symbols, "species": species,
-        "control": control, "drug": drug,
-    }  # fmt: skip
+    given = context.params
+    named = {ours: column for ours, flag in NAMED.items() if (column := given[flag[2:].replace("-", "_")])}
+    read = ("expression", "matrix", "layer", "gene_symbols", "species", "control", "drug")
+    reading = {name: given[name] for name in read}
     flags = {name: NAMED[name] for name in named if name != "cell_type"} | ({"drug": "--drug"} if drug else {})
     wanted = {absolute(name): share for item in task or [] for name, share in pairs(item, "--task", "").items()}
     kept_out = held_out_values(held_out or [], names, DATASETS)
-    looks = {
-        name: look_at(name, named, reading, held_out=kept_out.get(name, {})) for name in names if name not in DATASETS
-    }
+    looks = {name: look_at(name, named, reading, kept_out.get(name, {})) for name in names if name not in DATASETS}
     for note in (note for look in looks.values() for note in look.notes(asked=bool(wanted))):
         out.print(note, soft_wrap=True, highlight=False, markup=False)
     served = tasks_of_sources(names, list(wanted), {name: look.usable for name, look in looks.items()})
@@ -169,35 +162,24 @@ def data_prepare(
         if name in looks:  # of those that nobody named, what a question speaks of
             spoken = {"cell_type", *named, *asked_columns(map(get_task, served[name]))}
             columns = {ours: column for ours, column in looks[name].columns.items() if ours in spoken}
-        read = {"variant": variant} if published else {**reading, "label_column": columns.pop("cell_type", "")}
+        how = {"variant": variant} if published else {**reading, "label_column": columns.pop("cell_type", "")}
         return {
             "name": name, "tasks": served[name], "held_out": kept_out.get(name, {}), "split": split,
             "max_cells": cells.get(name), "n_labelled": shown.get(name),
             "match": matched.get(name, () if matched else names_in(match)),
-            **({} if published else {"columns": columns}), **{flag: value for flag, value in read.items() if value},
+            **({} if published else {"columns": columns}), **{flag: value for flag, value in how.items() if value},
         }  # fmt: skip
 
-    values: dict[str, object] = {
+    values = {
+        **{name: given[name] for name in PrepareSettings.model_fields if name in given},  # called alike
         "sources": [source(name) for name in names],
         "foreign": [{"name": name, "max_cells": cells.get(name)} for name in others],
         "tasks": dict(sorted(asked.items(), key=lambda item: list(TASKS).index(item[0]) if item[0] in TASKS else 99)),
-        "top_genes": top_genes, "n_genes": genes or None, "listed": list_labels, "hidden": names_in(hidden),
-        "thin": thin, "n_rl": rl_rows, "sft_views": sft_views, "sft_label_views": sft_label_views or None,
-        "pretrain_views": pretrain_views, "clusters": clusters, "seed": seed, "label_seed": label_seed,
-        "small_classes": small_classes, "min_genes": min_genes, "masks": masks, "n_audit": audit_cells,
+        "n_genes": genes or None, "sft_label_views": sft_label_views or None, "hidden": names_in(hidden),
+        "listed": list_labels, "n_rl": rl_rows, "n_audit": audit_cells,
     }  # fmt: skip
     settings = PrepareSettings.read(values)
-    shaping = {"validity_power": validity_power, "validity_share": validity_share, "minimum_spread": minimum_spread}
-    dual = {
-        "temperature": dual_temperature, "samples": dual_samples, "timeout_seconds": dual_timeout,
-        "max_new_tokens": dual_max_new_tokens or None,
-    }  # fmt: skip
-    place = None
-    if records:  # named from where the data are, so that both can be moved
-        place = {"folder": os.path.relpath(records, folder), "every": records_every, "limit": records_limit}
-    how = names_in(votes), pairs(traces, "--traces"), shaping
-    rest: dict[str, Any] = {"dual": dual, "records": place, "profiles": "profiles.npz"}
-    config = run_config(list(settings.tasks), pairs(rewards, "--rewards"), *how, **rest)
+    config = _config(settings.tasks, given)
     config.load_rewards(config.load_tasks(), prepared=False)
     gold = tuple(config.tasks) if gold_for_monitoring else config.needs_gold()
     for name in (*names, *others):
@@ -214,31 +196,34 @@ def data_prepare(
     out.print(describe(summary))
 
 
-def run_config(
-    tasks: Iterable[str],
-    rewards: Mapping[str, str],
-    votes: Collection[str] = (),
-    traces: Mapping[str, str] | None = None,
-    shaping: Mapping[str, Any] | None = None,
-    **others: Any,
-) -> Config:
-    """Return the configuration of a run with ``tasks`` (names or import paths).
+def _config(tasks: Iterable[str], given: Mapping[str, Any]) -> Config:
+    """Return the configuration of a run with ``tasks`` (names or import paths), from what is ``given`` by parameter.
 
-    ``shaping`` are settings that all tasks share, ``others`` those of the run besides its tasks. A CellDualityError if
-    something is said of an unknown task, or a setting is wrong.
+    A CellDualityError if something is said of an unknown task, or a setting is wrong.
     """
-    found, usual = {get_task(pair).name: pair for pair in tasks}, rewards.get(EVERY_TASK, "duality")
-    for given, flag in ((rewards, "--rewards"), (votes, "--votes"), (traces or {}, "--traces")):
-        _refuse_unknown({*given} - {EVERY_TASK}, found, flag)
+    rewards, traces = (pairs(given[name], f"--{name}") for name in ("rewards", "traces"))
+    found, votes = {get_task(pair).name: pair for pair in tasks}, names_in(given["votes"])
+    for said, flag in ((rewards, "--rewards"), (votes, "--votes"), (traces, "--traces")):
+        _refuse_unknown({*said} - {EVERY_TASK}, found, flag)
+    shaping = {name: given[name] for name in ("validity_power", "validity_share", "minimum_spread")}
+    usual = rewards.get(EVERY_TASK, "duality")
     settings = {
         name: {
-            "pair": pair, "reward": reward_of(rewards.get(name, usual), "--rewards"), "votes": name in votes,
-            **(shaping or {}),
+            "pair": pair, "reward": reward_of(rewards.get(name, usual), "--rewards"), "votes": name in votes, **shaping,
         }
         for name, pair in found.items()
     }  # fmt: skip
-    mine = {name: count for name, count in (traces or {}).items() if name in (*found, EVERY_TASK)}
-    return Config.read({"tasks": settings, **others}).with_each("traces", mine, "--traces")
+    dual = {
+        "temperature": given["dual_temperature"], "samples": given["dual_samples"],
+        "timeout_seconds": given["dual_timeout"], "max_new_tokens": given["dual_max_new_tokens"] or None,
+    }  # fmt: skip
+    records = None
+    if given["records"]:  # named from where the data are, so that both can be moved
+        folder = os.path.relpath(given["records"], given["folder"])
+        records = {"folder": folder, "every": given["records_every"], "limit": given["records_limit"]}
+    config = Config.read({"tasks": settings, "dual": dual, "records": records, "profiles": "profiles.npz"})
+    own = {name: count for name, count in traces.items() if name in (*found, EVERY_TASK)}
+    return config.with_each("traces", own, "--traces")
 
 
 def _refuse_unknown(given: Iterable[str], tasks: Iterable[str], flag: str) -> None:

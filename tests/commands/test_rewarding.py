@@ -18,7 +18,8 @@ from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl, write_jsonl, write_text
 from cellduality_plugin.parsing import join_response
 from cellduality_plugin.tasks import TASKS
-from data_prep.rows import audit_rows
+from data_prep.rows import RowMaker
+from data_prep.settings import PrepareSettings
 from tests.commands.conftest import invoke
 from tests.evaluation.audit.conftest import Words
 from tests.play import Saying
@@ -31,8 +32,8 @@ TYPE, CELL = "cell_type_annotation", "conditional_cell_generation"
 def folder(tmp_path: Path, make_config, vocabulary, cell) -> Path:
     """A prepared folder of one cell."""
     make_config()
-    how = {"count": 1, "hidden": 0.25, "masks": 4, "rng": np.random.default_rng(0)}
-    write_jsonl(tmp_path / "audit.jsonl", audit_rows([cell], list(TASKS.values()), vocabulary, **how))
+    made = RowMaker(list(TASKS.values()), vocabulary, PrepareSettings(n_audit=1))
+    write_jsonl(tmp_path / "audit.jsonl", made.audit([cell], np.random.default_rng(0)))
     return tmp_path
 
 

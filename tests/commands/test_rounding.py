@@ -19,7 +19,8 @@ from cellduality_plugin.parsing import join_response, split_response
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import write_manifest
-from data_prep.rows import rl_rows, sft_rows
+from data_prep.rows import RowMaker
+from data_prep.settings import PrepareSettings
 from tests.commands.conftest import invoke
 from tests.evaluation.audit.conftest import ANNOTATION, GENERATION, GENES, NAMES, TYPES, PlantedPolicy, cells_of_types
 from tests.evaluation.rounds.test_rounds import KEY, write_round
@@ -43,12 +44,11 @@ def folder(tmp_path: Path) -> Path:
         for cell, (split, labelled) in zip(cells, splits, strict=True)
     ]
     write_cells(data, rows)
-    write_jsonl(data / "sft.jsonl", sft_rows(cells[:12], tasks, vocabulary, hidden=0.25, views=1, rng=rng))
-    shared = {"count": 8, "hidden": 0.25, "includes_labelled": False, "masks": 2, "rng": rng}
-    write_jsonl(data / "rl.jsonl", rl_rows(cells[:12], cells[12:72], dict.fromkeys(tasks, 1.0), vocabulary, **shared))
-    Config.read({"tasks": {name: {"pair": name, "reward": "posterior"} for name in NAMES}}).save(
-        data / "cellduality.json"
-    )
+    made = RowMaker(tasks, vocabulary, PrepareSettings(n_rl=8, rl_includes_labelled=False, masks=2))
+    write_jsonl(data / "sft.jsonl", made.sft(cells[:12], rng))
+    write_jsonl(data / "rl.jsonl", made.rl(cells[:12], cells[12:72], [1.0] * len(tasks), rng))
+    config = {"tasks": {name: {"pair": name, "reward": "posterior"} for name in NAMES}}
+    Config.read(config).save(data / "cellduality.json")
     return data
 
 

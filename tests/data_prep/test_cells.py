@@ -13,7 +13,7 @@ from cellduality_plugin.cell_sentences import Cell, sentence
 from cellduality_plugin.parsing import Genes, join_response
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep import ranking
-from data_prep.cells import FEW_GENES, UNSPEAKABLE_GENE, rank_cells, speakable
+from data_prep.cells import FEW_GENES, UNSPEAKABLE_GENE, RankedCells, rank_cells, speakable
 from data_prep.h5ad import matrices
 from data_prep.h5ad.loaders import load_h5ad
 from data_prep.ranking import rank_rows
@@ -33,15 +33,18 @@ def adata_of(values: np.ndarray, genes: list[str]) -> anndata.AnnData:
     return anndata.AnnData(X=scipy.sparse.csr_matrix(values), obs=obs, var=pd.DataFrame(index=genes))
 
 
+def rank(values: np.ndarray, names: list[str], top: int = 4, **how: object) -> RankedCells:
+    return rank_cells(adata_of(values, names), source="t", top=top, min_genes=2, **how)
+
+
 def test_what_is_left_out_is_counted_by_reason():
     values = np.array([[1.0, 2.0, 3.0, 4.0], [0.0, 1.0, 9.0, 9.0], [5.0, 4.0, 9.0, 9.0]])
-    ranked = rank_cells(adata_of(values, ["A", "B", "C D", "E,F"]), source="t", top=4, min_genes=2)
+    ranked = rank(values, ["A", "B", "C D", "E,F"])
     assert list(ranked) == [Cell("t/c0", ("B", "A"), {"cell_type": "B"}), Cell("t/c2", ("A", "B"), {"cell_type": "B"})]
     assert ranked.known(["cell_type"]) == {"t/c0": {"cell_type": "B"}, "t/c2": {"cell_type": "B"}}
     assert ranked.expressed == ("A", "B")
     assert ranked.drops == {UNSPEAKABLE_GENE: 2, FEW_GENES: 1}
-    few = rank_cells(adata_of(values, list("ABCD")), source="t", top=4, min_genes=2, genes="AD")
-    assert [cell.genes for cell in few] == [("D", "A"), ("D", "A")]
+    assert [cell.genes for cell in rank(values, [*"ABCD"], genes="AD")] == [("D", "A"), ("D", "A")]
 
 
 def test_equals_are_ranked_by_name_and_duplicates_summed_in_a_copy():
@@ -50,15 +53,14 @@ def test_equals_are_ranked_by_name_and_duplicates_summed_in_a_copy():
     adata.X = twice
     assert [cell.genes for cell in rank_cells(adata, source="t", top=2, min_genes=2)] == [("A", "B")]
     assert adata.X.nnz == 3
-    equal = rank_cells(adata_of(np.ones((1, 3)), ["B", "C", "A"]), source="t", top=2, min_genes=2)
-    assert equal.cell(0).genes == ("A", "B")
+    assert rank(np.ones((1, 3)), ["B", "C", "A"], top=2).genes(0) == ("A", "B")
 
 
 def test_no_cell_left_is_refused():
     with refused("too-few-genes"):
-        rank_cells(adata_of(np.eye(3), ["A", "B", "C"]), source="toy", top=3, min_genes=2)
+        rank(np.eye(3), ["A", "B", "C"])
     with refused("no-genes"):
-        rank_cells(adata_of(np.ones((3, 3)), ["A 1", "B, C", "<D>"]), source="toy", top=3, min_genes=2)
+        rank(np.ones((3, 3)), ["A 1", "B, C", "<D>"])
 
 
 @pytest.mark.parametrize("longest", ["first", "last"])
@@ -71,9 +73,7 @@ def test_blocks_of_a_file_rank_like_all_of_it_and_are_as_wide_as_the_longest_cel
     in_blocks = rank_cells(loaded, source="toy", top=20_000, min_genes=1)
     assert len(list(loaded.blocks())) > 5
     assert (in_blocks.top.dtype, in_blocks.top.shape[1]) == (np.int16, 12)
-    assert in_blocks.top.tolist() == whole.top.tolist()
-    assert list(in_blocks) == list(whole)
-    assert (in_blocks.names, in_blocks.expressed) == (whole.names, whole.expressed)
+    assert [*in_blocks, in_blocks.names, in_blocks.expressed] == [*whole, whole.names, whole.expressed]
 
 
 def test_places_past_32767_are_kept():

@@ -18,6 +18,7 @@ from cellduality_plugin.hub import local_model
 from cellduality_plugin.tasks import TASKS
 from data_prep import models as fetched
 from data_prep.models import ROWS, build_small_llama, build_smollm2, fetch_model, find_gguf
+from tests.data_prep.conftest import content_of
 from tests.data_prep.served import Served
 from tests.refused import refused
 
@@ -62,21 +63,20 @@ def test_a_name_of_the_hub_becomes_a_folder_with_what_is_needed_of_it(hub, tmp_p
     assert (cached / "chat_template.jinja").read_text() == DATED, "the hub's own stays"
 
 
-def test_the_day_of_the_question_is_not_in_it(hub, small_world, tmp_path: Path):
-    tokenizer = small_world.tokenizer
-    tokenizer.save_pretrained(tmp_path / "own")
-    for path in ("config.json", "model.safetensors"):
-        (tmp_path / "own" / path).write_text("{}")
-    (tmp_path / "own" / "chat_template.jinja").write_text(DATED)
+def test_the_day_of_the_question_is_not_in_it(small_world, tmp_path: Path):
+    small_world.tokenizer.save_pretrained(tmp_path / "own")
+    for path, text in {**FILES, "chat_template.jinja": DATED}.items():
+        (tmp_path / "own" / path).parent.mkdir(exist_ok=True)
+        (tmp_path / "own" / path).write_text(text)
     assert fetch_model(str(tmp_path / "own"), tmp_path / "base")
     chat = [{"role": "user", "content": "Which type?"}]
-    texts = [
+    dated, pinned = (
         AutoTokenizer.from_pretrained(tmp_path / name).apply_chat_template(chat, tokenize=False)
         for name in ("own", "base")
-    ]
-    assert texts[0].startswith(str(datetime.date.today().day).zfill(2))
-    assert texts[1] == "26 Jul 2024Which type?"
-    assert not fetch_model("base", tmp_path / "again"), "it has none any more"
+    )
+    assert dated.startswith(str(datetime.date.today().day).zfill(2))
+    assert pinned == "26 Jul 2024Which type?"
+    assert not fetch_model(str(tmp_path / "base"), tmp_path / "again"), "it has none any more"
 
 
 @pytest.mark.parametrize(
@@ -126,21 +126,19 @@ def test_no_prompt_answer_or_dual_prompt_holds_an_unknown_word(prepared, tokeniz
     texts = [text for name in ROWS for row in prepared.rows(name) for text in (row["input"], row.get("output", ""))]
     for row in prepared.rows("eval_test.jsonl"):
         example, task = Example.from_label(row["label"]), TASKS[row["datasource"]]
-        texts.append(task.answer_response(example.gold))
-        texts.append(task.dual_prompt(example.known, example.gold, prepared.vocabulary))
-        texts.append(task.rebuilt_response(example.unknown))
+        dual = task.dual_prompt(example.known, example.gold, prepared.vocabulary)
+        texts += [dual, task.answer_response(example.gold), task.rebuilt_response(example.unknown)]
     assert not [text for text in texts if tokenizer.unk_token_id in tokenizer(text).input_ids]
     assert tokenizer("an-unheard-of-word").input_ids == [tokenizer.unk_token_id]
 
 
 def test_turn_ends_in_eos_and_the_prompt_is_a_prefix_of_the_conversation(prepared, tokenizer):
     row = prepared.rows("sft.jsonl")[0]
-    question = [{"role": "user", "content": row["input"]}]
-    prompt = tokenizer.apply_chat_template(question, tokenize=False, add_generation_prompt=True)
-    whole = tokenizer.apply_chat_template([*question, {"role": "assistant", "content": row["output"]}], tokenize=False)
+    chat = [{"role": "user", "content": row["input"]}, {"role": "assistant", "content": row["output"]}]
+    prompt = tokenizer.apply_chat_template(chat[:1], tokenize=False, add_generation_prompt=True)
+    whole = tokenizer.apply_chat_template(chat, tokenize=False)
     assert whole == prompt + row["output"] + tokenizer.eos_token
-    prompt_ids = tokenizer(prompt, add_special_tokens=False).input_ids
-    whole_ids = tokenizer(whole, add_special_tokens=False).input_ids
+    prompt_ids, whole_ids = (tokenizer(text, add_special_tokens=False).input_ids for text in (prompt, whole))
     assert whole_ids[: len(prompt_ids)] == prompt_ids
     assert whole_ids[-1] == tokenizer.eos_token_id
     assert whole_ids.count(tokenizer.bos_token_id) == 1
@@ -150,7 +148,6 @@ def test_model_loads_as_small_tied_bf16_llama_and_runs(small_llama, tokenizer):
     model = AutoModelForCausalLM.from_pretrained(small_llama)
     assert model.dtype == torch.bfloat16
     assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
-    assert model.config.vocab_size == len(tokenizer)
     assert model.num_parameters() < 2_000_000
     assert model.generation_config.eos_token_id == tokenizer.eos_token_id
     logits = model(**tokenizer("Cell: CD74", return_tensors="pt", return_token_type_ids=False)).logits
@@ -163,10 +160,8 @@ def test_same_seed_gives_the_same_bytes_and_a_second_run_does_nothing(prepared, 
     state = torch.random.get_rng_state()
     build_small_llama(prepared.folder, tmp_path / "again")
     assert torch.equal(torch.random.get_rng_state(), state)
-    first, again = (
-        {path.name: path.read_bytes() for path in folder.iterdir()} for folder in (small_llama, tmp_path / "again")
-    )
-    assert first == again
+    first = content_of(small_llama)
+    assert first == content_of(tmp_path / "again")
     times = {path: path.stat().st_mtime_ns for path in small_llama.iterdir()}
     build_small_llama(prepared.folder, small_llama)
     assert {path: path.stat().st_mtime_ns for path in small_llama.iterdir()} == times

@@ -10,65 +10,61 @@ import pytest
 
 import cellduality_plugin
 from cellduality_plugin.errors import CellDualityError
-from cellduality_plugin.examples import Example
 from cellduality_plugin.files import read_jsonl
-from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.h5ad.loaders import MISSING_LABEL
-from data_prep.manifests import manifest_path, read_manifest, write_manifest
+from data_prep.manifests import read_manifest, write_manifest
 from data_prep.prepare import FILES, OOD_FILE, PrepareSettings, prepare
 from data_prep.sources import file_sha256
 from data_prep.splits import SPLITS
 from data_prep.views import RARE_CLASS, UNPAIRED
-from tests.data_prep.conftest import toy_cells
+from tests.data_prep.conftest import (
+    EXPOSURE,
+    IDENTITY,
+    IFN,
+    RESPONSE,
+    Prepared,
+    content_of,
+    toy_counts,
+    toy_settings,
+    two_sources,
+)
 from tests.refused import refused
 
 
-def content_of(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
-
-
-def toy_settings(path: Path, **changes) -> PrepareSettings:
-    sources = [{"name": str(path), "label_column": "kind"}]
-    return PrepareSettings.read({"sources": sources, "n_labelled": 6, "n_rl": 20, "top_genes": 10, **changes})
-
-
-def test_default_preparation_holds_what_it_says(prepared):
-    cells = prepared.rows("cells.jsonl")
-    assert Counter(cell["split"] for cell in cells) == {"train": 420, "validation": 142, "test": 138}
-    assert sum(cell["labelled"] for cell in cells) == 140
-    assert all(cell["split"] == "train" for cell in cells if cell["labelled"])
-    assert {len(cell["genes"]) for cell in cells} == {64}
-    assert [cell["id"] for cell in cells] == sorted({cell["id"] for cell in cells})
-    assert len(prepared.rows("sft.jsonl")) == 4 * 140
-    assert len(prepared.rows("rl.jsonl")) == 512
-    assert len(prepared.vocabulary.genes) == 765
-    assert list(prepared.vocabulary.genes) == sorted(prepared.vocabulary.genes)
-    assert set(prepared.vocabulary.labels["cell_type"]) == {cell["cell_type"] for cell in cells}
-
-
-def test_every_file_asks_about_the_cells_of_its_own_split(prepared):
-    cells = {cell["id"]: cell for cell in prepared.rows("cells.jsonl")}
+def test_default_preparation_holds_what_it_says_and_asks_about_the_cells_of_each_split(prepared):
+    cells = prepared.cells
+    assert Counter(cell["split"] for cell in cells.values()) == {"train": 420, "validation": 142, "test": 138}
+    assert {len(cell["genes"]) for cell in cells.values()} == {64}
+    assert [*cells] == sorted(cells)
     labelled = {name for name, cell in cells.items() if cell["labelled"]}
-    split = {part: {name for name, cell in cells.items() if cell["split"] == part} for part in SPLITS}
+    train, validation, test = ({i for i in cells if cells[i]["split"] == part} for part in SPLITS)
+    assert len(labelled) == 140
+    assert labelled <= train
+    assert len(prepared.rows("sft.jsonl")) == 4 * 140
     assert {row["id"] for row in prepared.rows("sft.jsonl")} == labelled
-    assert {row["id"] for row in prepared.rows("rl.jsonl")} <= split["train"]
-    for part in ("validation", "test"):
+    assert len(prepared.rows("rl.jsonl")) == 512
+    assert {row["id"] for row in prepared.rows("rl.jsonl")} <= train
+    assert {row["id"] for row in prepared.rows("audit.jsonl")} <= validation
+    for part, own in (("validation", validation), ("test", test)):
         for name in prepared.settings.tasks:
             rows = [row for row in prepared.rows(f"eval_{part}.jsonl") if row["datasource"] == name]
-            assert [row["id"] for row in rows] == sorted(split[part])
-    assert {row["id"] for row in prepared.rows("audit.jsonl")} <= split["validation"]
+            assert [row["id"] for row in rows] == sorted(own)
+    vocabulary = prepared.vocabulary
+    assert len(vocabulary.genes) == 765
+    assert list(vocabulary.genes) == sorted(vocabulary.genes)
+    assert set(vocabulary.labels["cell_type"]) == {cell["cell_type"] for cell in cells.values()}
 
 
 @pytest.mark.parametrize(("masks", "audited"), [(2, 4), (6, 6)])
 def test_rl_rows_hold_the_masks_asked_for_and_what_is_left_out_is_counted(masks, audited, tmp_path, write_h5ad):
     labels = ["B"] * 12 + ["T"] * 9 + ["rare", "rare", None]
     settings = toy_settings(write_h5ad(labels=labels), masks=masks, n_audit=3, small_classes="drop")
-    assert prepare(settings, tmp_path / "out").manifests["rl.jsonl"]["drops"] == {MISSING_LABEL: 1, RARE_CLASS: 2}
-    assert {cell["cell_type"] for cell in read_jsonl(tmp_path / "out" / "cells.jsonl")} == {"B", "T"}
+    made = Prepared.by(settings, tmp_path / "out")
+    assert made.manifest("rl.jsonl")["drops"] == {MISSING_LABEL: 1, RARE_CLASS: 2}
+    assert {cell["cell_type"] for cell in made.rows("cells.jsonl")} == {"B", "T"}
     found = {}
     for name in ("rl", "audit", "eval_test", "sft"):
-        rows = [Example.from_label(row["label"]) for row in read_jsonl(tmp_path / "out" / f"{name}.jsonl")]
-        found[name] = max(len(row.splits()) for row in rows if row.task == "cell_type_annotation")
+        found[name] = max(len(example.splits()) for example in made.examples(name, "cell_type_annotation"))
     assert found == {"rl": masks, "audit": audited, "eval_test": 1, "sft": 1}
 
 
@@ -95,32 +91,29 @@ def test_same_seed_gives_the_same_bytes_and_another_does_not(prepared, tmp_path)
 def test_second_run_does_nothing_and_what_changed_is_made_again(write_h5ad, tmp_path, monkeypatch):
     settings, out = toy_settings(write_h5ad()), tmp_path / "out"
     assert not prepare(settings, out).up_to_date
-    before = content_of(out)
-    times = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    before, times = content_of(out), {path: path.stat().st_mtime_ns for path in out.iterdir()}
     assert prepare(settings, out).up_to_date
     assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == times
-    assert not prepare(settings.model_copy(update={"n_rl": 21}), tmp_path / "out").up_to_date
+    assert not prepare(settings.model_copy(update={"n_rl": 21}), out).up_to_date
     with monkeypatch.context() as patch:
         patch.setattr(cellduality_plugin, "__version__", "999")
         assert not prepare(settings, out).up_to_date
     (out / "rl.jsonl").unlink()
     assert not prepare(settings, out).up_to_date
     assert content_of(out) == before
-    write_h5ad(np.random.default_rng(5).integers(1, 60, size=(24, 12)).astype(np.float32))
-    summary = prepare(settings, out)
+    summary = prepare(toy_settings(write_h5ad(toy_counts()[::-1])), out)
     assert not summary.up_to_date
     assert summary.manifests["rl.jsonl"]["source_sha256"] == file_sha256(Path(settings.sources[0].name))
 
 
 def test_rows_do_not_depend_on_the_order_of_cells_in_the_file(write_h5ad, tmp_path):
-    counts = np.random.default_rng(2).integers(1, 60, size=(24, 12)).astype(np.float32)
-    names, kinds = [f"c{n}" for n in range(24)], ["B"] * 12 + ["T"] * 12
-    order = np.random.default_rng(3).permutation(24)
-    prepare(toy_settings(write_h5ad(counts, cells=names, labels=kinds)), tmp_path / "one")
-    shuffled = write_h5ad(counts[order], cells=[names[n] for n in order], labels=[kinds[n] for n in order])
-    prepare(toy_settings(shuffled), tmp_path / "two")
-    for name in FILES:
-        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+    names, kinds = np.array([f"c{n:02}" for n in range(24)]), np.repeat(["B", "T"], 12)
+    found = []
+    for order in (np.arange(24), np.random.default_rng(3).permutation(24)):
+        path = write_h5ad(toy_counts()[order], cells=names[order].tolist(), labels=kinds[order].tolist())
+        prepare(toy_settings(path), tmp_path / str(len(found)))
+        found.append({name: (tmp_path / str(len(found)) / name).read_bytes() for name in FILES})
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize(
@@ -144,185 +137,111 @@ def test_bad_settings_are_refused(values, where):
     assert error.value.where == where
 
 
-def test_pair_given_twice_is_refused(tmp_path):
-    twice = "cellduality_plugin.tasks.cell_type_annotation:CellTypeAnnotation"
-    with refused("duplicate-names"):
-        prepare(PrepareSettings(tasks={"cell_type_annotation": 1, twice: 1}), tmp_path / "out")
-
-
 def test_pair_of_ones_own_is_prepared_and_prepared_again_when_its_code_changes(write_h5ad, tmp_path):
     pair, out = tmp_path / "pair.py", tmp_path / "out"
-    code = (
-        "from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation\n"
-        "class Mine(CellTypeAnnotation):\n"
-        "    name = 'mine'\n"
-        "    def primal_prompt(self, inputs, vocabulary):\n"
-        "        return 'OPENING ' + super().primal_prompt(inputs, vocabulary)\n"
-    )
-    pair.write_text(code.replace("OPENING", "Please."))
     settings = toy_settings(write_h5ad(), tasks={f"{pair}:Mine": 1})
-    assert prepare(settings, out).manifests["rl.jsonl"]["counts"] == {"mine/primal": 20}
-    assert prepare(settings, out).up_to_date
-    pair.write_text(code.replace("OPENING", "If you please."))
-    assert not prepare(settings, out).up_to_date
-    assert all(row["input"].startswith("If you please. Name") for row in read_jsonl(out / "rl.jsonl"))
-
-
-RESPONSE, EXPOSURE = "perturbation_response_generation", "drug_exposure_prediction"
-IFN = "cytokine IFN-beta"
-
-
-def write_treated(path: Path) -> str:
-    """Write cells of three types, half of them treated: the treatment raises the first genes, a type its own gene."""
-    rng, kinds = np.random.default_rng(4), ("B", "T", "NK")
-    kind = np.repeat(kinds, 40)
-    treated = np.tile([False, True], len(kind) // 2)
-    counts = rng.integers(8, 20, size=(len(kind), 30)).astype(np.float32)
-    counts[treated, :5] += 40
-    for place, name in enumerate(kinds):
-        counts[kind == name, 10 + place] += 60
-    exposed = np.where(treated, "exposed", "not exposed")
-    columns = {"labels": kind, "treatment": np.where(treated, IFN, "control"), "agent": "IFN-beta", "exposed": exposed}
-    return str(toy_cells(path, counts, cells=[f"c{number}" for number in range(len(kind))], **columns))
-
-
-COLUMNS = {"perturbation": "treatment", "drug": "agent", "exposure": "exposed"}
-
-
-def two_sources(folder: Path, **changes) -> PrepareSettings:
-    """Settings of a generalist: the toy cells for the identity tasks, the treated ones for the others."""
-    treated = {
-        "name": write_treated(folder / "treated.h5ad"),
-        "tasks": [RESPONSE, EXPOSURE],
-        "label_column": "kind",
-        "columns": COLUMNS,
-        "n_labelled": 12,
-        "held_out": {"cell_type": ["NK"]},
-        **changes.pop("treated", {}),
-    }
-    identity = {"name": str(folder / "toy.h5ad"), "tasks": ["cell_type_annotation", "conditional_cell_generation"]}
-    return PrepareSettings.read(
-        {
-            "sources": [{**identity, "label_column": "kind"}, treated],
-            "tasks": {"cell_type_annotation": 1, "conditional_cell_generation": 1, RESPONSE: 2, EXPOSURE: 1},
-            **{"n_labelled": 6, "n_rl": 50, "top_genes": 10, **changes},
-        }
-    )
-
-
-@pytest.fixture(scope="module")
-def generalist(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("generalist")
-    toy_cells(folder / "toy.h5ad")
-    summary = prepare(two_sources(folder), folder / "out")
-    return {name: list(read_jsonl(folder / "out" / name)) for name in summary.manifests if name.endswith("l")}, summary
+    for opening in ("Please.", "If you please."):
+        pair.write_text(
+            "from cellduality_plugin.tasks.cell_type_annotation import CellTypeAnnotation\n"
+            "class Mine(CellTypeAnnotation):\n"
+            "    name = 'mine'\n"
+            "    def primal_prompt(self, inputs, vocabulary):\n"
+            f"        return '{opening} ' + super().primal_prompt(inputs, vocabulary)\n"
+        )
+        summary = prepare(settings, out)
+        assert not summary.up_to_date
+        assert summary.manifests["rl.jsonl"]["counts"] == {"mine/primal": 20}
+        assert all(row["input"].startswith(f"{opening} Name") for row in read_jsonl(out / "rl.jsonl"))
+        assert prepare(settings, out).up_to_date
 
 
 def test_a_source_is_asked_only_what_it_serves(generalist):
-    files, summary = generalist
-    served = {"toy": {"cell_type_annotation", "conditional_cell_generation"}, "treated": {RESPONSE, EXPOSURE}}
+    served = {"toy": IDENTITY, "treated": [RESPONSE, EXPOSURE]}
     for name in ("sft.jsonl", "rl.jsonl", "eval_validation.jsonl", "eval_test.jsonl"):
-        asked = {(row["id"].partition("/")[0], row["datasource"]) for row in files[name]}
+        asked = {(row["id"].partition("/")[0], row["datasource"]) for row in generalist.rows(name)}
         assert asked == {(source, task) for source, tasks in served.items() for task in tasks}
-        by_source = summary.manifests[name]["counts_by_source"]
-        assert sum(sum(counts.values()) for counts in by_source.values()) == len(files[name])
-    assert Counter(row["datasource"] for row in files["rl.jsonl"])[RESPONSE] == 20
-    assert Vocabulary.load(summary.out / "vocabulary.json").labels == {
+        by_source = generalist.summary.manifests[name]["counts_by_source"]
+        assert sum(sum(counts.values()) for counts in by_source.values()) == len(generalist.rows(name))
+    assert generalist.asked("rl")[RESPONSE] == 20
+    assert generalist.vocabulary.labels == {
         "cell_type": ("B cell", "NK", "T cell"),
         "exposure": ("exposed", "not exposed"),
         "perturbation": ("control", IFN),
     }
-    labelled = Counter(cell["id"].partition("/")[0] for cell in files["cells.jsonl"] if cell["labelled"])
-    assert labelled == {"toy": 6, "treated": 12}
+    cells = generalist.rows("cells.jsonl")
+    assert Counter(cell["id"].partition("/")[0] for cell in cells if cell["labelled"]) == {"toy": 6, "treated": 12}
 
 
 def test_held_out_type_is_asked_about_nowhere_else(generalist):
-    files, _ = generalist
-    held = {cell["id"] for cell in files["cells.jsonl"] if cell["split"] == "ood"}
-    assert len(held) == 40
-    assert all((cell["cell_type"] == "NK") == (cell["id"] in held) for cell in files["cells.jsonl"][-120:])
-    for name in set(files) - {OOD_FILE, "cells.jsonl"}:
-        assert not {row["id"] for row in files[name]} & held
-    shown = {tuple(c["genes"]) for c in files["cells.jsonl"] if c["id"] in held}
-    for row in (*files["rl.jsonl"], *files["eval_test.jsonl"]):
-        assert Example.from_label(row["label"]).inputs.get("control") not in shown
-    assert Counter(row["datasource"] for row in files[OOD_FILE]) == {RESPONSE: 40, EXPOSURE: 40}
-    assert {row["id"] for row in files[OOD_FILE]} == held
+    cells = generalist.rows("cells.jsonl")
+    held = {cell["id"] for cell in cells if cell["split"] == "ood"}
+    assert held == {cell["id"] for cell in cells[-120:] if cell["cell_type"] == "NK"}
+    assert Counter(row["id"] for row in generalist.rows(OOD_FILE)) == dict.fromkeys(held, 2)
+    for name in generalist.summary.manifests.keys() - {OOD_FILE, "cells.jsonl", "vocabulary.json", "profiles.npz"}:
+        assert not {row["id"] for row in generalist.rows(name)} & held
+    shown = {tuple(c["genes"]) for c in cells if c["id"] in held}
+    for example in (*generalist.examples("rl"), *generalist.examples("eval_test")):
+        assert example.inputs.get("control") not in shown
 
 
 def test_every_cell_stands_beside_an_untreated_one_of_its_type_and_split(generalist):
-    files, _ = generalist
-    cells = {cell["id"]: cell for cell in files["cells.jsonl"]}
-    paired = [cell for cell in cells.values() if "control" in cell]
-    assert len(paired) == 120
-    for cell in paired:
-        control = cells[cell["control"]]
+    cells = generalist.cells
+    control_of = {name: cells[cell["control"]] for name, cell in cells.items() if "control" in cell}
+    assert len(control_of) == 120
+    for name, control in control_of.items():
         assert control["perturbation"] == "control"
-        assert (control["split"], control["cell_type"]) == (cell["split"], cell["cell_type"])
-        assert control is not cell
-    for row in files["eval_test.jsonl"]:
-        if row["datasource"] == RESPONSE:
-            example, cell = Example.from_label(row["label"]), cells[row["id"]]
-            assert example.known == {"control": tuple(cells[cell["control"]]["genes"])}
-            assert (example.unknown, example.gold) == (cell["perturbation"], tuple(cell["genes"]))
+        assert [control[key] for key in ("split", "cell_type")] == [cells[name][key] for key in ("split", "cell_type")]
+        assert control["id"] != name
+    for example in generalist.examples("eval_test", RESPONSE):
+        cell = cells[example.id]
+        assert example.known == {"control": tuple(control_of[example.id]["genes"])}
+        assert (example.unknown, example.gold) == (cell["perturbation"], tuple(cell["genes"]))
 
 
 def test_several_sources_give_the_same_bytes_and_each_its_own_split(generalist, tmp_path):
-    files, summary = generalist
-    prepare(two_sources(summary.out.parent), tmp_path / "again")
-    assert content_of(tmp_path / "again") == content_of(summary.out)
-    prepare(toy_settings(summary.out.parent / "toy.h5ad"), tmp_path / "alone")
-    alone = {cell["id"]: cell["split"] for cell in read_jsonl(tmp_path / "alone" / "cells.jsonl")}
-    assert alone.items() <= {cell["id"]: cell["split"] for cell in files["cells.jsonl"]}.items()
+    prepare(generalist.settings, tmp_path / "again")
+    assert content_of(tmp_path / "again") == content_of(generalist.folder)
+    alone = Prepared.by(toy_settings(generalist.folder.parent / "toy.h5ad"), tmp_path / "alone").cells
+    assert all(generalist.cells[name]["split"] == cell["split"] for name, cell in alone.items())
 
 
 def test_vocabulary_of_the_most_variable_genes_is_all_that_is_spoken(tmp_path):
-    toy_cells(tmp_path / "toy.h5ad")
-    prepare(two_sources(tmp_path, n_genes=9, min_genes=3), tmp_path / "out")
-    genes = set(Vocabulary.load(tmp_path / "out" / "vocabulary.json").genes)
+    made = Prepared.by(two_sources(tmp_path, n_genes=9, min_genes=3), tmp_path / "out")
+    genes = set(made.vocabulary.genes)
     assert 9 <= len(genes) <= 18
     assert genes > {f"G{number}" for number in (0, 1, 2, 3, 4, 10, 11)}, "what the treatment and the types change"
-    assert {gene for cell in read_jsonl(tmp_path / "out" / "cells.jsonl") for gene in cell["genes"]} <= genes
+    assert {gene for cell in made.rows("cells.jsonl") for gene in cell["genes"]} <= genes
 
 
 def test_type_without_controls_is_left_out_and_counted(tmp_path):
-    toy_cells(tmp_path / "toy.h5ad")
     settings = two_sources(tmp_path)
     adata = anndata.read_h5ad(tmp_path / "treated.h5ad")
-    lone = adata[~((adata.obs["kind"] == "T") & (adata.obs["treatment"] == "control")).to_numpy()].copy()
-    lone.write_h5ad(tmp_path / "treated.h5ad")
-    summary = prepare(settings, tmp_path / "out")
-    assert summary.manifests["rl.jsonl"]["drops"] == {UNPAIRED: 20}
-    rows = [row for row in read_jsonl(tmp_path / "out" / "eval_test.jsonl") if row["datasource"] == RESPONSE]
-    kinds = {cell["id"]: cell["cell_type"] for cell in read_jsonl(tmp_path / "out" / "cells.jsonl")}
-    assert {kinds[row["id"]] for row in rows} == {"B"}
+    alone = (adata.obs["kind"] == "T") & (adata.obs["treatment"] == "control")
+    adata[~alone.to_numpy()].copy().write_h5ad(tmp_path / "treated.h5ad")
+    made = Prepared.by(settings, tmp_path / "out")
+    assert made.manifest("rl.jsonl")["drops"] == {UNPAIRED: 20}
+    assert {made.cells[example.id]["cell_type"] for example in made.examples("eval_test", RESPONSE)} == {"B"}
 
 
-ORIGIN = {"seed": 3, "settings": {"fractions": (0.6, 0.2, 0.2)}}
-
-
-@pytest.fixture
-def written(tmp_path):
-    path = tmp_path / "rows.jsonl"
-    path.write_text("{}\n")
-    write_manifest(path, ORIGIN, counts={"rows": 1})
-    return path
+MANIFEST = "rows.jsonl.manifest.json"
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    ("name", "content"),
     [
-        lambda path: path.unlink(),
-        lambda path: manifest_path(path).unlink(),
-        lambda path: path.write_text("[]\n"),
-        *(
-            lambda path, content=content: manifest_path(path).write_bytes(content)
-            for content in (b"{", b"\xff", b"[]", b'{"format": "cellduality-data"}')
-        ),
+        ("rows.jsonl", None),
+        ("rows.jsonl", b"[]\n"),
+        (MANIFEST, None),
+        *((MANIFEST, content) for content in (b"{", b"\xff", b"[]", b'{"format": "cellduality-data"}')),
     ],
 )
-def test_spoilt_file_or_manifest_is_refused(spoil, written):
-    spoil(written)
+def test_spoilt_file_or_manifest_is_refused(name, content, tmp_path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text("{}\n")
+    write_manifest(path, {"seed": 3}, counts={"rows": 1})
+    (tmp_path / name).unlink()
+    if content:
+        (tmp_path / name).write_bytes(content)
     with refused("stale-file") as error:
-        read_manifest(written)
-    assert error.value.where in (str(written), str(manifest_path(written)))
+        read_manifest(path)
+    assert error.value.where in (str(path), str(tmp_path / MANIFEST))

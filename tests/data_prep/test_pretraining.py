@@ -7,7 +7,6 @@ from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import adjusted_rand_score
@@ -16,22 +15,15 @@ from transformers import AutoTokenizer
 import data_prep.prepare
 from cellduality_plugin.cell_sentences import Cell
 from cellduality_plugin.examples import Example
-from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.models import build_small_llama
-from data_prep.prepare import PrepareSettings, prepare
+from data_prep.prepare import prepare
 from data_prep.rows import PRETRAIN_FILE, cluster_cells, pretrain_rows
-from tests.data_prep.conftest import toy_cells
-from tests.data_prep.test_prepare import write_treated
+from data_prep.settings import PrepareSettings
 
 GENES = tuple(f"G{number}" for number in range(30))
 GENERATION, ANNOTATION = TASKS["conditional_cell_generation"], TASKS["cell_type_annotation"]
-RESPONSE = "perturbation_response_generation"
-PAIRED = {
-    "tasks": [RESPONSE], "held_out": {"cell_type": ["B"]}, "label_column": "kind", "n_labelled": 12,
-    "columns": {"perturbation": "treatment", "drug": "agent"},
-}  # fmt: skip
 
 
 def cells_of(kinds: int, each: int, seed: int = 0, name: str = "toy") -> list[Cell]:
@@ -45,8 +37,8 @@ def cells_of(kinds: int, each: int, seed: int = 0, name: str = "toy") -> list[Ce
 
 
 def made(*sets: list[Cell], clusters: int = 3, views: int = 1, seed: int = 0) -> list[dict[str, str]]:
-    rng = np.random.default_rng(seed)
-    return pretrain_rows(sets, GENES, clusters=clusters, views=views, hidden=0.25, rng=rng)
+    wanted = PrepareSettings(clusters=clusters, pretrain_views=views)
+    return pretrain_rows(sets, GENES, wanted, np.random.default_rng(seed))
 
 
 @settings(max_examples=20, deadline=None)
@@ -94,66 +86,39 @@ def test_two_sets_share_no_number_and_a_question_lists_those_of_its_own():
         assert {Example.from_label(row["label"]).unknown for row in asked} == {f"cluster {number}" for number in own}
 
 
-@pytest.fixture(scope="module")
-def generalist(tmp_path_factory):
-    """Two sets, of which one is asked neither for types nor for cells of a type."""
-    folder = tmp_path_factory.mktemp("pretrain")
-    counts = np.random.default_rng(3).integers(1, 60, size=(90, 30)).astype(np.float32)
-    toy = toy_cells(folder / "toy.h5ad", counts, labels=["B", "T", "NK"] * 30)
-    paired = {"name": write_treated(folder / "treated.h5ad"), **PAIRED}
-    wanted = PrepareSettings.read(
-        {
-            "sources": [{"name": str(toy), "label_column": "kind", "tasks": [ANNOTATION.name]}, paired],
-            "tasks": {ANNOTATION.name: 1, RESPONSE: 1},
-            "pretrain_views": 2, "clusters": 5, "n_rl": 16, "n_labelled": 12, "top_genes": 24,
-        }
-    )  # fmt: skip
-    return wanted, prepare(wanted, folder / "data")
-
-
 def test_every_training_cell_and_no_other_has_rows(generalist):
-    _, summary = generalist
-    cells = {cell["id"]: cell for cell in read_jsonl(summary.out / "cells.jsonl")}
-    rows = list(read_jsonl(summary.out / PRETRAIN_FILE))
+    cells, rows = generalist.cells, generalist.rows(PRETRAIN_FILE)
     training = {name for name, cell in cells.items() if cell["split"] == "train"}
     assert {name.partition("/")[0] for name in training} == {"toy", "treated"}
     assert Counter(row["id"] for row in rows) == dict.fromkeys(training, 4)
-    labels = {cell["cell_type"] for cell in cells.values()} | {cell.get("perturbation", "") for cell in cells.values()}
+    labels = {cell.get(kind, "") for cell in cells.values() for kind in ("cell_type", "perturbation")}
     text = " ".join(row["input"] + row["output"] + row["label"] for row in rows)
     assert not [label for label in labels - {""} if f" {label} " in text or f"\n- {label}\n" in text]
-    by_source = summary.manifests[PRETRAIN_FILE]["counts_by_source"]
+    by_source = generalist.summary.manifests[PRETRAIN_FILE]["counts_by_source"]
     assert sum(sum(counts.values()) for counts in by_source.values()) == len(rows) == 4 * len(training)
 
 
 def test_labels_of_other_cells_give_the_same_rows(generalist, tmp_path, monkeypatch):
     """The split is held as it was: it is drawn within the classes, so that each has cells in all parts."""
-    wanted, summary = generalist
     views_of = data_prep.prepare.read_views
 
-    def shuffled(*given):
-        rng = np.random.default_rng(7)
-        views = []
-        for view in views_of(*given):
-            donors = [list(view.cells.values())[place] for place in rng.permutation(len(view.cells))]
-            cells = {
-                name: replace(cell, obs=donor.obs, condition=donor.condition)
-                for (name, cell), donor in zip(view.cells.items(), donors, strict=True)
-            }
-            views.append(replace(view, cells=cells))
-        return views
+    def shuffled(view):
+        donors = np.random.default_rng(7).permutation(np.array([*view.cells.values()], dtype=object))
+        given = zip(view.cells.items(), donors, strict=True)
+        return {name: replace(cell, obs=other.obs, condition=other.condition) for (name, cell), other in given}
 
-    monkeypatch.setattr(data_prep.prepare, "read_views", shuffled)
-    prepare(wanted, tmp_path / "shuffled")
+    monkeypatch.setattr(
+        data_prep.prepare, "read_views", lambda *of: [replace(view, cells=shuffled(view)) for view in views_of(*of)]
+    )
+    prepare(generalist.settings, tmp_path)
     for name, same in ((PRETRAIN_FILE, True), ("sft.jsonl", False), ("cells.jsonl", False)):
-        assert ((tmp_path / "shuffled" / name).read_bytes() == (summary.out / name).read_bytes()) == same, name
+        assert ((tmp_path / name).read_bytes() == (generalist.folder / name).read_bytes()) == same, name
 
 
 def test_the_small_llama_knows_every_word_and_a_cluster_is_one_token(generalist, tmp_path):
-    _, summary = generalist
-    build_small_llama(summary.out, tmp_path / "model", hidden_size=16, layers=1, heads=2)
+    build_small_llama(generalist.folder, tmp_path / "model", hidden_size=16, layers=1, heads=2)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
-    rows = list(read_jsonl(summary.out / PRETRAIN_FILE))
-    for row in rows:
+    for row in generalist.rows(PRETRAIN_FILE):
         assert tokenizer.unk_token_id not in tokenizer(row["input"] + row["output"]).input_ids
     names = [name for name in tokenizer.get_vocab() if name.startswith("cluster ")]
     assert len(names) == 10

@@ -9,9 +9,7 @@ import sys
 
 import pytest
 from rich.console import Console
-from typer.testing import CliRunner
 
-from cellduality_plugin.cli import data_app
 from cellduality_plugin.commands import data_sets
 from data_prep import sources
 from data_prep.datasets import DATASETS, find_dataset
@@ -19,7 +17,10 @@ from data_prep.download import fetching
 from data_prep.loading.dataset import COLUMNS
 from data_prep.settings import SourceSettings
 from data_prep.sources import file_of, file_sha256, find
+from tests.commands.conftest import invoke
 from tests.refused import refused
+
+EMBEDDED = "pbmc68k_reduced"
 
 
 @pytest.fixture
@@ -27,14 +28,10 @@ def run(monkeypatch, tmp_path):
     """Return a function that runs one of the commands and gives what it prints on a wide screen."""
     monkeypatch.setenv("CELLDUALITY_CACHE", str(tmp_path))
 
-    def ran(*arguments: str, width: int = 200) -> str:
-        text = io.StringIO()
-        monkeypatch.setattr(data_sets, "out", Console(file=text, width=width))
-        result = CliRunner().invoke(data_app, list(arguments))
-        if result.exception and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        assert result.exit_code == 0, result.output
-        return text.getvalue()
+    def ran(*words: str, width: int = 200) -> str:
+        monkeypatch.setattr(data_sets, "out", Console(file=io.StringIO(), width=width))
+        invoke("data", *words)
+        return data_sets.out.file.getvalue()
 
     return ran
 
@@ -47,10 +44,8 @@ def by_name(shown: str) -> dict[str, str]:
 def test_entry_is_complete(name):
     dataset = DATASETS[name]
     assert dataset.name == name
-    assert dataset.sources
     assert re.search(r"doi:10\.\d{4,}/\S+", dataset.citation)
-    assert dataset.licence
-    assert dataset.tasks
+    assert all((dataset.sources, dataset.licence, dataset.tasks))
     assert set(dataset.tasks) <= set(data_sets.SHORT)
     assert set(dataset.columns) <= set(COLUMNS)
     assert len({source.name for source in dataset.sources}) == len(dataset.sources)
@@ -66,17 +61,12 @@ def test_unknown_name_gets_the_nearest_ones(typed, hint):
     assert hint in error.value.hint
 
 
-def test_list_has_a_line_for_every_set(run):
+def test_list_has_a_line_for_every_set_and_can_be_narrowed(run):
     lines = by_name(run("list"))
     assert set(DATASETS) <= set(lines)
-    assert "yes" in lines["pbmc68k_reduced"]
-    assert "no" in lines["sciplex3"]
-    assert "329,762" in lines["human_immune"]
-    narrow = run("list", width=80).splitlines()
-    assert max(map(len, narrow)) <= 80
-
-
-def test_list_can_be_narrowed(run):
+    for name, told in {EMBEDDED: "yes", "sciplex3": "no", "human_immune": "329,762"}.items():
+        assert told in lines[name]
+    assert max(map(len, run("list", width=80).splitlines())) <= 80
     shown = run("list", "--task", "cell_type_annotation", "--species", "mouse")
     assert {word for word in shown.split() if word in DATASETS} == {"ma_2020", "bastidas_ponce_2019"}
     assert "gse149383" in run("list", "--task", "sensitivity")
@@ -133,9 +123,6 @@ print(json.dumps([first, sorted(sys.modules)]))"""
     assert not {"scanpy", "anndata", "scipy", "torch", "transformers"} & everything
 
 
-EMBEDDED = "pbmc68k_reduced"
-
-
 @pytest.mark.parametrize(
     ("wanted", "read"),
     [
@@ -152,7 +139,7 @@ def test_settings_override_what_a_set_is_known_for(wanted, read, tmp_path, monke
     monkeypatch.setattr(sources, "load_h5ad", lambda path, label, **how: (label, how["matrix"], how["expression"]))
     found = find(SourceSettings(**wanted))
     assert (found.name, *found.read()) == read
-    path = file_of(DATASETS[EMBEDDED]) if wanted["name"] == EMBEDDED else tmp_path / "my cells.h5ad"
+    path = file_of(DATASETS[EMBEDDED]) if found.name == EMBEDDED else tmp_path / "my cells.h5ad"
     assert found.sha256 == hashlib.sha256(path.read_bytes()).hexdigest() == file_sha256(path)
 
 

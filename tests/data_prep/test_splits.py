@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from cellduality_plugin.perturbations import CONTROL
 from data_prep.datasets import DATASETS
 from data_prep.splits import (
+    FRACTIONS,
     INSTRUCTCELL,
     SPLITS,
     apportion,
@@ -20,12 +22,15 @@ from data_prep.splits import (
 )
 from tests.refused import refused
 
-FRACTIONS = (0.6, 0.2, 0.2)
 sizes = st.lists(st.integers(3, 40), min_size=2, max_size=6)
 
 
 def cells_of(counts: list[int]) -> dict[str, str]:
     return {f"c{kind}-{cell}": f"type {kind}" for kind, count in enumerate(counts) for cell in range(count)}
+
+
+def split_of(labels: dict[str, str], seed: int) -> dict[str, str]:
+    return split_cells(labels, fractions=FRACTIONS, rng=np.random.default_rng(seed))
 
 
 @given(st.lists(st.floats(0.01, 100), min_size=1, max_size=8), st.integers(0, 500), st.integers(0, 3))
@@ -41,23 +46,19 @@ def test_shares_add_up_and_stay_near_their_quota(weights, total, at_least):
 @given(sizes, st.integers(0, 99), st.randoms())
 def test_splits_hold_every_class_and_do_not_depend_on_order(counts, seed, shuffler):
     labels = cells_of(counts)
-    chosen = split_cells(labels, fractions=FRACTIONS, rng=np.random.default_rng(seed))
+    chosen = split_of(labels, seed)
     assert chosen.keys() == labels.keys()
-    for kind in set(labels.values()):
-        assert {chosen[cell] for cell in labels if labels[cell] == kind} == set(SPLITS)
+    assert {(labels[cell], split) for cell, split in chosen.items()} == {*itertools.product(labels.values(), SPLITS)}
     order = list(labels)
     shuffler.shuffle(order)
-    again = split_cells({cell: labels[cell] for cell in order}, fractions=FRACTIONS, rng=np.random.default_rng(seed))
-    assert again == chosen
+    assert split_of({cell: labels[cell] for cell in order}, seed) == chosen
 
 
 def test_splits_follow_the_fractions_within_each_class_and_the_seed():
     labels = cells_of([100, 50])
-    first, second = (split_cells(labels, fractions=FRACTIONS, rng=np.random.default_rng(seed)) for seed in (0, 1))
-    counts = Counter((labels[cell], split) for cell, split in first.items())
-    assert [counts["type 0", split] for split in SPLITS] == [60, 20, 20]
-    assert [counts["type 1", split] for split in SPLITS] == [30, 10, 10]
-    assert first != second
+    counts = Counter((labels[cell], split) for cell, split in split_of(labels, 0).items())
+    assert [counts[f"type {kind}", split] for kind in (0, 1) for split in SPLITS] == [60, 20, 20, 30, 10, 10]
+    assert split_of(labels, 0) != split_of(labels, 1)
 
 
 @pytest.mark.parametrize("name", ["gse117872", "xin_2016"])
@@ -140,9 +141,9 @@ RNG = np.random.default_rng(0)
 @pytest.mark.parametrize(
     ("choose", "code", "told"),
     [
-        (lambda: split_cells(cells_of([5]), fractions=FRACTIONS, rng=RNG), "one-class", "--label-column"),
-        (lambda: split_cells({}, fractions=FRACTIONS, rng=RNG), "one-class", "--label-column"),
-        (lambda: split_cells(cells_of([5, 2, 1]), fractions=FRACTIONS, rng=RNG), "small-classes", "--label-column"),
+        (lambda: split_of(cells_of([5]), 0), "one-class", "--label-column"),
+        (lambda: split_of({}, 0), "one-class", "--label-column"),
+        (lambda: split_of(cells_of([5, 2, 1]), 0), "small-classes", "--label-column"),
         (lambda: choose_labelled(cells_of([5, 5]), 1, RNG), "wrong-count", "from 2 to 10"),
         (lambda: choose_labelled(cells_of([5, 5]), 11, RNG), "wrong-count", "from 2 to 10"),
         (lambda: choose_some(cells_of([5, 5]), 5, RNG), "wrong-count", "6 or more"),

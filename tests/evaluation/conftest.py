@@ -21,7 +21,7 @@ from cellduality_plugin.parsing import join_response
 from cellduality_plugin.policies.sharded import Decoder, Request
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.rows import eval_rows
+from data_prep.rows import RowMaker
 
 TYPES = ("B", "NK", "T")
 KANG_TYPES = ("B cell", "NK cell", "T cell")
@@ -145,7 +145,7 @@ def write_folder(folder: Path, vocabulary: Vocabulary, entries: Sequence[Entry])
         rows = []
         for cell in (cell for split, _, cell in entries if split == wanted):
             tasks = [TASKS[name] for name in PAIRS[cell.id.partition("/")[0]]]
-            rows += eval_rows([cell], tasks, vocabulary, hidden=0.25, rng=rng)
+            rows += RowMaker(tasks, vocabulary).evaluation([cell], rng)
         write_jsonl(folder / f"eval_{wanted}.jsonl", rows)
     return folder
 

@@ -27,7 +27,7 @@ from cellduality_plugin.evaluation.sections import (
 )
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.tasks import TASKS, get_task
-from data_prep.rows import eval_rows
+from data_prep.rows import RowMaker
 from tests.evaluation.conftest import RuleDecoder, open_expert
 from tests.evaluation.test_evaluate import printed
 from tests.refused import refused
@@ -152,7 +152,7 @@ def test_a_pair_of_ones_own_is_measured_by_its_dual_alone(data: Path, model: Pat
     """Genes for genes: neither labels to be right about nor cells of a condition."""
     mine = get_task("my_pair.py:DropoutRecovery", Path(__file__).parents[1] / "stack")
     cells = [Cell(row["id"], tuple(row["genes"])) for row in read_jsonl(data / "cells.jsonl") if row["split"] == "test"]
-    rows = eval_rows(cells, [mine], vocabulary, hidden=0.25, rng=np.random.default_rng(0))
+    rows = RowMaker([mine], vocabulary).evaluation(cells, np.random.default_rng(0))
     write_jsonl(data / "eval_test.jsonl", rows)
 
     def open_rule(model: Path):
@@ -198,7 +198,7 @@ def add_foreign(folder: Path, vocabulary, types=SHARED_TYPES) -> Path:
     rows = [{"id": c.id, "split": "ood", "labelled": False, "genes": list(c.genes), **c.obs} for c in cells]
     write_jsonl(folder / "cells.jsonl", [*read_jsonl(folder / "cells.jsonl"), *rows])
     held_out = folder / "eval_ood.jsonl"
-    asked = eval_rows(cells, [TASKS[ANNOTATION]], vocabulary, hidden=0.25, rng=rng)
+    asked = RowMaker([TASKS[ANNOTATION]], vocabulary).evaluation(cells, rng)
     write_jsonl(held_out, [*(read_jsonl(held_out) if held_out.is_file() else []), *asked])
     (folder / COARSE_FILE).write_text(json.dumps(types))
     return folder

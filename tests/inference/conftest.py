@@ -21,7 +21,8 @@ from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
 from data_prep.manifests import write_manifest
 from data_prep.models import ROWS, build_small_llama
-from data_prep.rows import sft_rows
+from data_prep.rows import RowMaker
+from data_prep.settings import PrepareSettings
 from tests.evaluation.audit.conftest import ANNOTATION, GENERATION, GENES, TYPES, own
 
 KEY = "cell_type_cellduality"
@@ -76,7 +77,7 @@ def data(tmp_path_factory) -> Path:
     write_manifest(folder / "cells.jsonl", origin, counts={"train": 3, "labelled": 3})
     names = (ANNOTATION, GENERATION)
     tasks, rng = [TASKS[name] for name in names], np.random.default_rng(0)
-    write_jsonl(folder / "sft.jsonl", sft_rows(cells, tasks, vocabulary, hidden=1.0, views=1, rng=rng))
+    write_jsonl(folder / "sft.jsonl", RowMaker(tasks, vocabulary, PrepareSettings(hidden=1.0)).sft(cells, rng))
     for name in ROWS[1:]:
         write_jsonl(folder / name, [])
     config = {"tasks": {name: {"pair": name, "reward": "posterior"} for name in names}}

@@ -18,7 +18,8 @@ from tokenizers import ByteLevelBPETokenizer
 
 from cellduality_plugin.openrlhf_hooks.doctor.machine import TESTED
 from cellduality_plugin.tasks import TASKS
-from data_prep.rows import sft_rows
+from data_prep.rows import RowMaker
+from data_prep.settings import PrepareSettings
 from tests.recipes.conftest import value_of
 
 ROOT = Path(__file__).parents[2]
@@ -128,7 +129,8 @@ def test_questions_and_answers_fit_where_a_gene_is_several_tokens(profile, dry, 
     genes = tuple(np.random.default_rng(0).choice(names, 2 * top, replace=False).tolist())
     whole = replace(cell, genes=genes[:top], control=genes[top:])
     assert tokens(" ".join(whole.genes)) > 3 * top
-    rows = sft_rows([whole], [*TASKS.values()], vocabulary, hidden=(0.25, 1.0), views=1, rng=np.random.default_rng(0))
+    made = RowMaker([*TASKS.values()], vocabulary, PrepareSettings(hidden=(0.25, 1.0)))
+    rows = made.sft([whole], np.random.default_rng(0))
     assert max(tokens(row["output"]) for row in rows) <= answer
     assert max(tokens(row["input"]) for row in rows) + answer <= context
 

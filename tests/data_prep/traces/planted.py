@@ -12,7 +12,8 @@ from cellduality_plugin.config import Config
 from cellduality_plugin.files import write_jsonl
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.rows import sft_rows
+from data_prep.rows import RowMaker
+from data_prep.settings import PrepareSettings
 from data_prep.traces.candidates import Candidate, CandidateLog, Reply, prompt_hash
 from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS
 from data_prep.traces.questions import Question, read_questions
@@ -58,7 +59,7 @@ def prepared(folder: Path, cells: int = 3, *, tasks: Iterable[str] = tuple(TASKS
     chosen, rng = planted_cells(cells), np.random.default_rng(0)
     VOCABULARY.save(folder / "vocabulary.json")
     Config.read({"tasks": {name: {"pair": name} for name in tasks}}).save(folder / "cellduality.json")
-    rows = sft_rows(chosen, [TASKS[name] for name in tasks], VOCABULARY, hidden=0.25, views=views, rng=rng)
+    rows = RowMaker([TASKS[name] for name in tasks], VOCABULARY, PrepareSettings(sft_views=views)).sft(chosen, rng)
     write_jsonl(folder / QUESTIONS, rows)
     learnt = {"split": "train", "labelled": True, "control": "another"}
     known = ({"id": each.id, "genes": each.genes, **each.obs, **each.condition, **learnt} for each in chosen)

@@ -22,7 +22,8 @@ from cellduality_plugin.profiles import Profile, Profiles
 from cellduality_plugin.seeds import request_seed
 from cellduality_plugin.tasks import TASKS
 from cellduality_plugin.vocabulary import Vocabulary
-from data_prep.rows import audit_rows
+from data_prep.rows import RowMaker
+from data_prep.settings import PrepareSettings
 
 TYPES = ("B", "NK", "T")
 GENES = tuple(f"G{number}" for number in range(36))
@@ -120,8 +121,8 @@ def data(tmp_path_factory: pytest.TempPathFactory, vocabulary: Vocabulary) -> Pa
     """
     rng, folder = np.random.default_rng(0), tmp_path_factory.mktemp("audited") / "data"
     vocabulary.save(folder / "vocabulary.json")
-    how = {"count": 24, "hidden": 0.25, "masks": 4, "rng": rng}
-    rows = audit_rows(cells_of_types(8, rng), [TASKS[name] for name in NAMES], vocabulary, **how)
+    made = RowMaker([TASKS[name] for name in NAMES], vocabulary, PrepareSettings(n_audit=24))
+    rows = made.audit(cells_of_types(8, rng), rng)
     write_jsonl(folder / "audit.jsonl", rows)
     weights = np.array([[gene in own(kind) for gene in GENES] for kind in TYPES], dtype=np.float32)
     profiles = Profiles(GENES, {"cell_type": Profile(TYPES, weights, np.zeros(len(TYPES), np.float32))})
