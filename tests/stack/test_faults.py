@@ -25,7 +25,7 @@ from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.openrlhf_hooks.reward_func import RewardFunction
 from cellduality_plugin.parsing import OneOf
-from cellduality_plugin.policies.loop_thread import LoopThread
+from cellduality_plugin.policies.addresses import LoopThread
 from cellduality_plugin.records import Reading, read_groups
 from tests.stack.conftest import DUAL_KEYS, QUANTUM, TOKEN, Run, change, endpoint, port_of, scalars
 

@@ -6,6 +6,7 @@ import shutil
 from collections import Counter
 from itertools import cycle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,6 @@ from hypothesis import strategies as st
 
 from cellduality_plugin.files import read_jsonl, write_jsonl
 from cellduality_plugin.tasks import TASKS
-from data_prep.manifests import Manifest
 from data_prep.traces.candidates import Candidate, read_candidates, read_instances
 from data_prep.traces.filtering import curation
 from data_prep.traces.filtering.curation import CANDIDATES, QUESTIONS, REJECTED, ROWS, CurationSettings, curate
@@ -58,7 +58,7 @@ def only(data):
     return plant
 
 
-def made(data: Path, **values: object) -> Manifest:
+def made(data: Path, **values: object) -> dict[str, Any]:
     """Return the manifest of the rows made with settings."""
     return curate(data, TASKS, CurationSettings.read(values)).manifests[ROWS]
 
