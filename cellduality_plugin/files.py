@@ -6,7 +6,6 @@ import contextlib
 import errno
 import fcntl
 import json
-import mmap
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -195,10 +194,12 @@ class AppendLog:
 
     def _cut_torn_line(self) -> None:
         """Remove a last line that has no end, unless nothing but the end is missing."""
-        if not (size := os.fstat(self._file).st_size):
-            return
-        with mmap.mmap(self._file, 0, access=mmap.ACCESS_READ) as content:
-            last = content[content.rfind(b"\n") + 1 :]
+        start = size = os.fstat(self._file).st_size
+        tail = b""
+        while start and b"\n" not in tail:
+            end, start = start, max(0, start - 65_536)
+            tail = os.pread(self._file, end - start, start) + tail
+        last = tail[tail.rfind(b"\n") + 1 :]
         if not last:
             return
         try:

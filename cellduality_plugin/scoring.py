@@ -58,8 +58,9 @@ class Group:
     judged: dict[Value, tuple[list[Dual], asyncio.Task[Verdict]]] = field(default_factory=dict)
     members: int = 0  # how many rollouts began
     answers: list[Value | None] = field(default_factory=list)  # of those that were read
+    answered: asyncio.Event = field(default_factory=asyncio.Event)  # whether all were
     scores: list[Score] = field(default_factory=list)  # of those that were judged
-    moved: asyncio.Event = field(default_factory=asyncio.Event)  # what wakes those who wait for the others
+    complete: asyncio.Event = field(default_factory=asyncio.Event)
     finished: list[tuple[Value | None, float]] = field(default_factory=list)  # (answer, final reward), at their end
 
     @contextlib.contextmanager
@@ -70,12 +71,14 @@ class Group:
         is asked by no other group.
         """
         self.members += 1
+        self.answered.clear()
+        self.complete.clear()
         try:
             with self.memo:
                 yield
         except BaseException:  # it will have no reward to wait for
             self.members -= 1
-            self._wake()
+            self._close()
             raise
 
     @property
@@ -83,21 +86,22 @@ class Group:
         """Whether every member has come to its end."""
         return len(self.finished) >= self.members
 
-    async def all_of(self, found: list[T], own: T) -> list[T]:
+    async def all_of(self, found: list[T], own: T, event: asyncio.Event) -> list[T]:
         """Return ``found``, the scores or the answers, with this member's ``own``, once that of the last is there."""
         found.append(own)
-        self._wake()
+        self._close()
         try:
-            while len(found) < self.members:
-                await self.moved.wait()
+            await event.wait()
         except BaseException:  # it leaves, and what it found with it
             found.remove(own)
             raise
         return found
 
-    def _wake(self) -> None:
-        self.moved.set()  # whoever waits goes on, and looks whether all are there
-        self.moved.clear()
+    def _close(self) -> None:
+        if len(self.answers) >= self.members:
+            self.answered.set()
+        if len(self.scores) >= self.members:
+            self.complete.set()
 
 
 def votes_for(score: Score, scores: Sequence[Score]) -> float:
@@ -159,8 +163,9 @@ class Scorer:
 
     async def score(self, text: str, group: Group, policy: Policy) -> Score:
         """Return the score of one response on its own; 0 if it cannot be judged. A ``group`` judges an answer once."""
-        task, answer, started = group.task, group.task.parse_answer(text, self._vocabulary), time.monotonic()
-        verdict, validity, duals, requests, seconds = Verdict(0.0), 0.0, list[Dual](), 0, 0.0
+        task, verdict, validity = group.task, Verdict(0.0), 0.0
+        answer = task.parse_answer(text, self._vocabulary)
+        duals, requests, seconds, started = list[Dual](), 0, 0.0, time.monotonic()
         if answer.value is not None:
             if first := answer.value not in group.judged:
                 duals = [self._dual(group, policy, split) for split in group.example.splits()]
@@ -173,9 +178,9 @@ class Scorer:
         if not 0.0 <= validity <= 1.0:
             validity, verdict = 0.0, Verdict.none("out_of_range")
         # What could not be read or asked earns nothing, whatever its form.
-        judged = answer.value is not None and not verdict.failure
-        similarity = verdict.similarity if judged else 0.0
-        reward = shaped(similarity, validity, group.pay) if judged else 0.0
+        earns = answer.value is not None and not verdict.failure
+        similarity = verdict.similarity if earns else 0.0
+        reward = shaped(similarity, validity, group.pay) if earns else 0.0
         rebuilt = [(dual.example.known, read) for dual in duals for read in dual.reads]
         rollout = Rollout(task, group.example, text, answer, verdict, rebuilt, validity, reward, requests, seconds)
         logs = rollout_logs(rollout, self._tasks, self._vocabulary)
@@ -194,10 +199,10 @@ class Scorer:
         began, task = time.monotonic() if began is None else began, group.task
         if isinstance(task.answer, OneOf) and not self._vocabulary.lists(task.answer.kind):
             answer = task.parse_answer(text, self._vocabulary).value
-            await group.all_of(group.answers, answer)
+            await group.all_of(group.answers, answer, group.answered)
         score = await self.score(text, group, policy)
         if group.pay.votes or group.pay.minimum_spread:
-            score = _among(await group.all_of(group.scores, score), score, group)
+            score = _among(await group.all_of(group.scores, score, group.complete), score, group)
         group.finished.append((score.answer.value, score.reward))
         finished, seconds = group.finished if group.over else [], time.monotonic() - began
         logs = group_logs(finished, task, self._vocabulary, truncated=truncated, seconds=seconds)

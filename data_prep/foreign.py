@@ -57,9 +57,12 @@ def read_foreign(
     training = {view.name: _types_of(view) for view in views if view.labelled and view.labels(KIND)}
     trained = {coarse for types in training.values() for coarse in types.values()}
     shared = {one.name: {label: c for label, c in shareable(one.name).items() if c in trained} for one in sources}
-    others = [take(one, one.read(), asked, settings, genes, shared[one.name]) for one in sources]
-    if empty := next((view.name for view in others if not view.cells), ""):
-        raise _unshared("no cell is of a type that the training set has", "leave this set out", f"source {empty}")
+    others: list[View] = []
+    for one in sources:
+        others.append(take(one, one.read(), asked, settings, genes, shared[one.name]))
+        if not others[-1].cells:
+            what = "no cell is of a type that the training set has"
+            raise _unshared(what, "leave this set out", f"source {one.name}")
     return others, {"training": training, "foreign": shared}
 
 

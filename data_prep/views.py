@@ -170,7 +170,8 @@ def take(
     if wanted.max_cells is not None:
         kept = {classes[i] for i, values in known.items() if values.get("perturbation") == CONTROL}
         rng = settings.stream("sample")
-        sample = choose_some(classes, wanted.max_cells, rng, few=settings.listed, kept=kept)
+        few = settings.listed if types is None else 0  # of a foreign set every type that is shared counts
+        sample = choose_some(classes, wanted.max_cells, rng, few=few, kept=kept)
         known = {i: values for i, values in known.items() if i in sample}
     held, absent = _held_out(known, split, asked_for=bool(wanted.held_out))
     drops.update(absent)

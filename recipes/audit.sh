@@ -7,6 +7,7 @@
 #   AUDIT_REWARDS=posterior,profile AUDIT_HIDDEN=0.25,1 AUDIT_TRACES=0,4 bash recipes/audit.sh
 #   AUDIT_CELLS=128 AUDIT_REWARDS=duality,likelihood,posterior bash recipes/audit.sh
 #   AUDIT=0 bash recipes/grpo_duality.sh             # goes without
+set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 [[ "$AUDIT" != 0 ]] || exit 0
 begin_stage

@@ -4,6 +4,7 @@
 #
 #   bash recipes/benchmark_cells.sh
 #   SIZES="500 1000 2000" FILE_CELLS=100000 bash recipes/benchmark_cells.sh
+set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${SIZES:=4000 16000 64000}"   # cells
 : "${GENES:=20000}" "${PER_CELL:=2000}"

@@ -5,6 +5,7 @@
 #
 #   bash recipes/benchmark_default.sh
 #   SEEDS="42 43 44 45" ARMS="oracle duality posterior" AUDIT_CELLS=64 bash recipes/benchmark_default.sh
+set -euo pipefail
 presets=("AUDIT_REWARDS=duality,likelihood,posterior,oracle" AUDIT_CELLS=32)
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${SEEDS:=42 43 44}" "${RUNS_DIR:=$root/runs/default-$PROFILE}"

@@ -8,6 +8,7 @@
 #   LABELS=40 SEEDS="42 43" ARMS="oracle default" SPLIT=validation bash recipes/benchmark_labels.sh
 #
 # Arms: see recipes/benchmark_table6.sh.
+set -euo pipefail
 presets=(DATASET=pbmc_zheng2017_facs "TASKS=cell_type_annotation,conditional_cell_generation" HELD_OUT= FOREIGN=pbmc_10x3k
   MAX_CELLS= REWARDS=auto N_GENES=1000 "HIDDEN=1,0.25" N_RL=2048 WEIGHTS=)
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"

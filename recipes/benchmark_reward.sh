@@ -4,6 +4,7 @@
 #
 #   bash recipes/benchmark_reward.sh
 #   STEPS=5 KINDS="likelihood posterior" CACHING=on bash recipes/benchmark_reward.sh
+set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${RUNS_DIR:=$root/runs/reward-$PROFILE}" "${STEPS:=12}" "${CACHING:=on off}"
 : "${KINDS:=oracle duality likelihood posterior}" "${BENCHMARK_TASKS:=cell_type_annotation conditional_cell_generation}"

@@ -4,6 +4,7 @@
 #
 #   bash recipes/benchmark_sampler.sh
 #   CONCURRENCY=256 DELAY=0.5 bash recipes/benchmark_sampler.sh
+set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${REQUESTS:=10000}" "${CONCURRENCY:=64}"
 : "${DELAY:=0.05}"              # seconds the server takes to answer

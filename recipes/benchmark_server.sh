@@ -4,6 +4,7 @@
 #
 #   bash recipes/benchmark_server.sh
 #   SECONDS=10 CLIENTS=256 bash recipes/benchmark_server.sh
+set -euo pipefail
 seconds="$SECONDS"   # bash counts it up, from what the environment says or from 0
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 if [[ "$seconds" == 0 ]]; then seconds=60; fi

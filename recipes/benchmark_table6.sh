@@ -16,6 +16,7 @@
 #   refit          pseudo-labels by the judge (JUDGE) and a refit, no RL
 #   oracle-refit   the same with true labels: the most that could be gained so
 #   rounds         as refit, and GRPO from there, paid as default is
+set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${SEEDS:=42 43 44 45 46}" "${ARMS:=oracle duality default}" "${RUNS_DIR:=$root/runs/table6-$PROFILE}"
 : "${DUAL_PORT:=8421}"
@@ -51,6 +52,8 @@ train() { # seed, arm
   if [[ "$kind" == default && "$REWARDS" == auto ]]; then
     RUN_DIR="$folder" bash "$root/recipes/grpo.sh"
     return
+  elif [[ "$kind" =~ ^(self-train|refit|oracle-refit|rounds)-frozen$ ]]; then
+    die "$kind: an arm of rounds has no frozen dual"
   elif [[ "$kind" == *-frozen ]]; then
     kind="${kind%-frozen}"
     serve_frozen "$shared" "$1"

@@ -5,6 +5,7 @@
 #
 #   bash recipes/benchmark_traces.sh
 #   SEEDS="0 1 2 3 4" SPLIT=validation bash recipes/benchmark_traces.sh
+set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 : "${SEEDS:=42 43 44}" "${RUNS_DIR:=$root/runs/traces-$PROFILE}"
 set_up

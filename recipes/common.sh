@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
 # shellcheck disable=SC2034,SC2154  # variables that recipes set and read
 # What all recipes share: messages, the profile, and the one way a stage is run. Sourced, never run.
-set -euo pipefail
 presets+=() # of a recipe: its own defaults
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 

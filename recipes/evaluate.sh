@@ -6,6 +6,7 @@
 #   bash recipes/evaluate.sh --decode greedy         # further arguments go to cellduality evaluate
 #
 # What was stopped goes on where it was; what was answered and is unchanged is not asked again.
+set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 begin_stage
 models=()

@@ -8,6 +8,7 @@
 #   cellduality configure runs/cpu/data/cellduality.json --rewards "*=posterior" --out runs/cpu/data/posterior.json
 #   CONFIG=runs/cpu/data/posterior.json bash recipes/grpo.sh      # another reward on the same rows
 #   PROFILE=multinode NODES=4 RUN_DIR=/shared/run bash recipes/grpo.sh
+set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 begin_stage
 from="$sft"

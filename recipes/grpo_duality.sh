@@ -13,6 +13,7 @@
 #   DRY_RUN=1 bash recipes/grpo_duality.sh                         # prints the exact commands
 #   RUN_FILE=runs/cpu/run.toml bash recipes/grpo_duality.sh --set sft.epochs=4 --set RUN_DIR=runs/longer
 #   bash recipes/grpo_duality.sh --help                            # every setting
+set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 say "CellDuality, profile $PROFILE, into $RUN_DIR"

@@ -6,6 +6,7 @@
 #   DATASET=screen.h5ad PREPARE_OPTIONS="--perturbation-column target --match batch" bash recipes/grpo_duality.sh
 #   DATASET="he_2020_liver segerstolpe_2016" TASKS=cell_type_annotation bash recipes/prepare.sh
 #   DRY_RUN=1 bash recipes/prepare.sh
+set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 begin_stage
 

@@ -7,6 +7,7 @@
 #   PRETRAIN_EPOCHS=2 PRETRAIN_LR=1e-3 bash recipes/pretrain.sh --max_norm 0.5
 #   PRETRAIN=1 PRETRAIN_VIEWS=4 CLUSTERS=32 PROFILE=gpu1 bash recipes/grpo_duality.sh   # the rows are made by prepare.sh
 #   PRETRAIN=0 bash recipes/grpo_duality.sh          # goes without
+set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 [[ "$PRETRAIN" != 0 ]] || exit 0
 begin_stage

@@ -19,6 +19,7 @@
 #   and the two tables of gse149383. Without them: IDENTITY_SETS="he_2020_liver segerstolpe_2016 human_immune".
 #
 # Where it differs from the paper: recipes/README.md.
+set -euo pipefail
 
 # One labelled cell of every class is the least, where there are few; of sciplex3 a class is a drug at a dose.
 labels=he_2020_liver=140,segerstolpe_2016=140,xin_2016=140,human_immune=280,gse149383=140,gse117872=140,sciplex3=1520,l1000=1520

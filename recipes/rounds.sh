@@ -10,6 +10,7 @@
 #   RL=last bash recipes/rounds.sh                        # first the refits, then GRPO once, in the last round
 #   RESUME=1 ROUNDS=4 bash recipes/rounds.sh              # goes on where it was
 #   FIRST=runs/other/grpo bash recipes/rounds.sh          # this checkpoint is round 1
+set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 [[ "$RL" != 0 || "$ROUNDS" -ge 2 ]] || die "nothing to do: RL=0 with ROUNDS=$ROUNDS" "give two rounds or more"
 if ((ROUNDS < 2)); then exec bash "$root/recipes/grpo.sh" "$@"; fi

@@ -278,7 +278,7 @@ def assignments(recipe: str, by_cards: str, words: list[str]) -> str:
     lines += [f"expected[{stage[9:]}]={profile.pop(stage)}" for stage in [*profile] if stage.startswith("expected.")]
     defaults = checked(f" (profile {name})", profile, formulas=True) | presets
     if "--help" in rest:
-        header = re.split(r"^(?!#)", Path(recipe).read_text(encoding="utf-8"), maxsplit=1, flags=re.MULTILINE)[0]
+        header = Path(recipe).read_text(encoding="utf-8").partition("\nset ")[0]
         usage = re.findall("^#(?!!) ?(.*)", header, re.MULTILINE)
         usage += ["", "Settings, for --set and for a RUN_FILE:", run_file(resolved({"PROFILE": name}, defaults), "")]
         return f"printf '%s\\n' {shlex.join(usage)}; exit"

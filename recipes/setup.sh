@@ -6,6 +6,7 @@
 #   PROFILE=gpu1 bash recipes/setup.sh
 #   PYTHON=python3.12 VENV=~/envs/cellduality bash recipes/setup.sh
 #   FLASH_ATTN=build bash recipes/setup.sh          # GPU: compiles flash-attn too; about four core hours a kind of card
+set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 
 # install_locked LOCK GREP_OPTION...: its packages, by uv, which takes a quarter of pip's processor time, or, where uv does

@@ -5,6 +5,7 @@
 #
 #   bash recipes/sft.sh
 #   SFT_EPOCHS=3 bash recipes/sft.sh --max_norm 0.5
+set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 begin_stage
 finished sft && exit 0

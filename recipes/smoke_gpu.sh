@@ -6,6 +6,7 @@
 #   bash recipes/smoke_gpu.sh                                # a CPU, where there is no card: the same stages
 #   SET_UP=0 VENV=/opt/env bash recipes/smoke_gpu.sh         # in an environment that is there, which is not touched
 #   PROFILE=gpu24 RUN_DIR=/tmp/smoke bash recipes/smoke_gpu.sh
+set -euo pipefail
 
 # One card, and the settings of the CPU profile but for the machine: they reach every recipe that is called.
 if [[ -z "${PROFILE:-}" ]]; then

@@ -6,6 +6,7 @@
 #   OPENAI_API_KEY=... TEACHER=gpt-4o bash recipes/traces.sh --budget-usd 20 --price-in 2.5 --price-out 10
 #   TEACHER=Qwen/Qwen3-32B TEACHER_URL=http://localhost:8000/v1 CANDIDATES=8 bash recipes/traces.sh
 #   TEACHER=none bash recipes/traces.sh                      # nothing: SFT then sees bare answers
+set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/common.sh"
 [[ "$TEACHER" != none ]] || exit 0
 begin_stage

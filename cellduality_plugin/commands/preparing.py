@@ -171,7 +171,9 @@ def data_prepare(
         }  # fmt: skip
 
     values = {
-        **{name: given[name] for name in PrepareSettings.model_fields if name in given},  # called alike
+        "top_genes": top_genes, "min_genes": min_genes, "thin": thin, "masks": masks, "sft_views": sft_views,
+        "pretrain_views": pretrain_views, "clusters": clusters, "small_classes": small_classes, "seed": seed,
+        "label_seed": label_seed,
         "sources": [source(name) for name in names],
         "foreign": [{"name": name, "max_cells": cells.get(name)} for name in others],
         "tasks": dict(sorted(asked.items(), key=lambda item: list(TASKS).index(item[0]) if item[0] in TASKS else 99)),

@@ -82,7 +82,8 @@ class Work:
         how: dict[str, Any] = {"judge": settings.judge, "seed": settings.seed}
         self._panels = {name: Panel(config, name, votes=each, **how) for name, each in votes.items()}
         self.asks_policy = any(panel.asks_policy for panel in self._panels.values())
-        every = {(task, row["id"]): label for task, row, label in self._training(labelled=False)}
+        self._rule_reasons = settings.reasoning == "rule" or not settings.votes
+        every = ((task, row["id"]) for task, row, _ in self._training(labelled=False))
         self._chosen = chosen(every, weight=settings.weight, limit=settings.cells, seed=settings.seed)
         if not self._chosen:
             what = "no training cell without a label, or no row of a task that answers with one"
@@ -90,7 +91,8 @@ class Work:
             where = f"{self._cells}, {labelled}"
             raise CellDualityError(what, code="nothing-to-label", where=where, hint=hint, exit_code=3)
         self._before = pseudo.previous_labels(previous) if previous else {}
-        self._truths = every if tell_truth else {}
+        known = self._training(labelled=False) if tell_truth else ()
+        self._truths = {(task, row["id"]): label for task, row, label in known}
 
     def _training(self, *, labelled: bool) -> Iterator[tuple[str, dict[str, Any], str]]:
         """Yield (task, cell, its label) of training cells that show their label, or that do not."""
@@ -123,7 +125,8 @@ class Work:
         rows["times"] = max(1, math.ceil(share / (1 - share) * count / self._rows))
         labelled = (pseudo.read_sft(self._labelled) for _ in range(rows["times"]))
         write_jsonl(out, itertools.chain(self._pseudo_rows(decisions), *labelled))
-        found = {task: self._summary(task, decisions) for task in self._tasks}
+        shown = Counter((task, label) for task, _, label in self._training(labelled=True))
+        found = {task: self._summary(task, decisions, shown) for task in self._tasks}
         for task, own in found.items():
             print(sentence(task, own))
             for alarm in own["alarms"]:
@@ -147,18 +150,21 @@ class Work:
         asking: dict[str, Any] = {"batch": how.batch, "total": len(self._chosen), "name": name}
         for example, opinion in answered(ask, self._questions(), kept, Opinion, **asking):
             chance = luck(how.seed, "label", example.task, example.id)
-            decisions[example.task, example.id] = decide(opinion, how.choice, how.keep_above, chance)
+            decision = decide(opinion, how.choice, how.keep_above, chance)
+            decisions[example.task, example.id] = replace(decision, trace="") if self._rule_reasons else decision
         return decisions
 
-    def _summary(self, task: str, decisions: Mapping[Cell, Decision]) -> dict[str, Any]:
+    def _summary(
+        self, task: str, decisions: Mapping[Cell, Decision], shown: Counter[tuple[str, str]]
+    ) -> dict[str, Any]:
         own = {cell: decision for cell, decision in decisions.items() if cell[0] == task}
-        labelled = Counter(label for name, _, label in self._training(labelled=True) if name == task)
+        labelled = Counter({label: count for (name, label), count in shown.items() if name == task})
         classes = len(self._vocabulary.labels[pseudo.kind_of(self._tasks[task])])
         return summary(own, labelled, classes, self._before, self._truths)
 
     def _pseudo_rows(self, decisions: Mapping[Cell, Decision]) -> Iterator[dict[str, str]]:
         how = self._settings
-        teacher = self._teacher(decisions) if how.reasoning == "rule" or not how.votes else None
+        teacher = self._teacher(decisions) if self._rule_reasons else None
         for example in self._questions():
             decision, task = decisions[example.task, example.id], self._tasks[example.task]
             trace, hidden = teacher or decision.trace, self._config.tasks[task.name].hidden or self._hidden

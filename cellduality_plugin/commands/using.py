@@ -125,10 +125,10 @@ def annotate(
 
     `cellduality annotate mouse.h5ad --model runs/cpu/grpo --out annotated.h5ad --species mouse --verify 0`
     """
+    shown, trained = values_in(given, "--set"), reading.load(model)
     from cellduality_plugin.inference.annotating import Annotator
 
     settings = {"verify": verify, "coverage": coverage, "unassigned_below": unassigned_below, **reading.of_draws}
-    shown, trained = values_in(given, "--set"), reading.load(model)
     _ask(Annotator(trained.checkpoint, task, settings, given=shown, key=key_added), cells, out, reading)
 
 

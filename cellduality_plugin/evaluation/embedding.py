@@ -125,22 +125,25 @@ class ScgptEmbedding(Embedding):
         import torch
 
         with _checkpoint(folder / "args.json") as path:
-            settings = dict(json.loads(path.read_text(encoding="utf-8")))
-            sizes = [int(settings[name]) for name in ("embsize", "nheads", "d_hid", "nlayers")]
+            settings = _table(json.loads(path.read_text(encoding="utf-8")))
+            sizes = [settings[name] for name in ("embsize", "nheads", "d_hid", "nlayers")]
+            if not all(isinstance(size, int) for size in sizes):
+                raise TypeError(f"sizes of layers {sizes}, not whole numbers")
             style = settings.get("input_emb_style", settings.get("input_style", "continuous"))
             if style not in ("continuous", "binned"):
                 raise ValueError(f"values in the style {style!r}, not continuous")
         with _checkpoint(folder / "vocab.json") as path:
-            vocabulary = dict(json.loads(path.read_text(encoding="utf-8")))
+            vocabulary = _table(json.loads(path.read_text(encoding="utf-8")))
             known = {gene: vocabulary[gene] for gene in genes if gene in vocabulary}
             self._tokens = {**known, CLASS_TOKEN: vocabulary[CLASS_TOKEN]}
             if not known:
                 raise ValueError(f"none of the {len(genes)} genes known")
         with _checkpoint(folder / "best_model.pt") as path:
-            weights = dict(torch.load(path, map_location="cpu", weights_only=True))
+            weights = _table(torch.load(path, map_location="cpu", weights_only=True))
             version = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
             # Checkpoints are saved with flash attention's names.
-            self._model = _model({_FLASH.sub("self_attn.in_proj_", name): own for name, own in weights.items()}, *sizes)
+            model = _model({_FLASH.sub("self_attn.in_proj_", name): own for name, own in weights.items()}, *sizes)
+        self._model = model.to("cuda" if torch.cuda.is_available() else "cpu")
         self.genes, self.top, self._size = tuple(genes), top, sizes[0]
         self._pad_value = float(settings.get("pad_value", -2))
         self.name = (
@@ -187,9 +190,14 @@ def _checkpoint(path: Path) -> Iterator[Path]:
         raise CellDualityError(what, code="wrong-checkpoint", where=str(path), hint=hint) from error
 
 
+def _table(content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise TypeError(f"a {type(content).__name__}, not a table by name")
+    return content
+
+
 def _model(weights: Mapping[str, Any], size: int, heads: int, hidden: int, layers: int) -> Any:
     """Return the parts of scGPT that embed a cell, with their weights: other heads of the checkpoint are left out."""
-    import torch
     from torch import nn
 
     tokens = len(weights["encoder.embedding.weight"])
@@ -202,7 +210,7 @@ def _model(weights: Mapping[str, Any], size: int, heads: int, hidden: int, layer
     parts = {"encoder": nn.Sequential(OrderedDict(genes)), "value_encoder": nn.Sequential(OrderedDict(values))}
     model = nn.ModuleDict({**parts, "transformer_encoder": transformer})
     model.load_state_dict({name: tensor for name, tensor in weights.items() if name in model.state_dict()})
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").float().eval()
+    return model.float().eval()
 
 
 def open_embedding(

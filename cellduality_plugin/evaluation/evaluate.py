@@ -48,7 +48,7 @@ def evaluate(
     data: Path,
     split: Split,
     out: Path,
-    settings: EvaluationSettings,
+    settings: EvaluationSettings | None = None,
     *,
     tasks: Mapping[str, DualTask] = TASKS,
     opener: Callable[[Path], AbstractContextManager[Decoder]] | None = None,
@@ -64,6 +64,7 @@ def evaluate(
     folders in ``provenance``. A CellDualityError if a file is missing or malformed, a name cannot be a file's or is
     taken, or a checkpoint does not load.
     """
+    settings = settings or EvaluationSettings()
     for name in models:
         if name in (REAL, *BASELINES) or not name or name != Path(name).name or name.startswith("."):
             what, hint = f"{name!r} cannot name a checkpoint", "use a word such as base, SFT or GRPO"

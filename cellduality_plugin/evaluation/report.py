@@ -84,13 +84,13 @@ def _answers(run: Path, metrics: Mapping[str, Any], questions: Mapping[str, Rows
     files = {name: run / "predictions" / f"{name}.jsonl" for name in checkpoints}
     made = {name: counted(map(Prediction.from_row, read_jsonl(file))) for name, file in files.items()}
     points, headlines = list(read_jsonl(run / "points.jsonl")), tables.headlines(metrics)
-    answers = results.by_section(made[checkpoints[-1]], questions)
-    own = [row for row in points if row["column"] == checkpoints[-1]]
+    answers = results.by_section(made[checkpoints[-1]] if checkpoints else [], questions)
+    own = [row for row in points if row["column"] in checkpoints[-1:]]
     return {
         "checkpoints": checkpoints,
         "headlines": headlines,
         "compared": pair,
-        "sentences": tables.sentences(headlines, pair),
+        "sentences": tables.sentences(headlines, pair) if pair else [],
         "confusions": results.confusions(metrics, checkpoints),
         "maps": maps_of(points, metrics, checkpoints),
         "traces": results.examples(answers, questions),

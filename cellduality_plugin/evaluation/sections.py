@@ -139,13 +139,13 @@ def rows_by_section(data: Path, split: str, tasks: Mapping[str, DualTask], limit
     inside, file = read_rows(data / f"eval_{split}.jsonl", tasks), data / f"eval_{OOD}.jsonl"
     held_out = read_rows(file, tasks) if file.is_file() else {}
     sets = {(task, _set_of(row)) for task, row in inside}
-    tasks_of, trained = Counter(task for task, _ in sets), {name for _, name in sets}
+    sets_of, trained = Counter(task for task, _ in sets), {name for _, name in sets}
     whole = {*read_shared_types(data / COARSE_FILE), *(_set_of(row) for _, row in held_out)} - trained
     found: dict[tuple[int, str, str, str], dict[tuple[str, str], Example]] = {}  # sorted as they are to follow
     for (task, row), example in inside.items():
         name = _set_of(row)
         found.setdefault((0, task, "", task), {})[task, row] = example
-        if tasks_of[task] > 1:
+        if sets_of[task] > 1:
             found.setdefault((1, task, name, f"{task}@{name}"), {})[task, row] = example
     for (task, row), example in held_out.items():
         name = _set_of(row)

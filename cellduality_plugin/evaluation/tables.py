@@ -137,7 +137,7 @@ def wins_line(metrics: Mapping[str, Any]) -> str:
                 losses[metrics["columns"][name]["kind"]].append(loss)
         if all(losses.values()):
             won.setdefault(key.rpartition("/")[0], []).append(min(losses["baseline"]) < min(losses["checkpoint"]))
-    wins, rows = (sum(map(of, won.values())) for of in (sum, len))
+    wins, rows = sum(map(sum, won.values())), sum(map(len, won.values()))
     if not wins:
         return f"No baseline beats every checkpoint in any of {rows} rows that both have." if won else ""
     each = "; ".join(f"{section_title(section)} {sum(own)} of {len(own)}" for section, own in sorted(won.items()))

@@ -117,9 +117,14 @@ class Asker(ABC, Generic[Found]):
 
     def of_adata(self, adata: AnnData) -> Found:
         """Return what was answered about the cells of ``adata``, which stays as it is."""
-        untreated = None if self.control is None or isinstance(self.control, tuple | Path) else self.control
-        others = None if untreated is None else (untreated, untreated.obs)
-        return self.of_cells((adata, adata.obs), "adata", None, others)
+        return self.of_cells((adata, adata.obs), "adata", None, self._beside())
+
+    def _beside(self, **reading: Any) -> Cells | None:
+        """Return the untreated cells where ``control`` is a file or an AnnData."""
+        if isinstance(self.control, Path):
+            cells = load_h5ad(own_file(str(self.control)), None, **reading | {"columns": {}})
+            return cells, open_tables(self.control).obs
+        return None if self.control is None or isinstance(self.control, tuple) else (self.control, self.control.obs)
 
     def of_file(self, source: Path, out: Path, **reading: Any) -> Found:
         """Write ``out`` from what is answered about the file ``source``, and return that.
@@ -129,11 +134,18 @@ class Asker(ABC, Generic[Found]):
         CellDualityError as of :meth:`of_cells`, or if a file cannot be read, or ``out`` is one that we did not write.
         """
         refuse_taken(out, source)
-        others, control = None, self.control
-        if isinstance(control, Path):
-            others = load_h5ad(own_file(str(control)), None, **reading | {"columns": {}}), open_tables(control).obs
+        control = self.control
+        if not (control is None or isinstance(control, tuple | Path)):
+            what, hint = (
+                "untreated cells beside a file come from a file",
+                "write them to an .h5ad file, and give its path",
+            )
+            raise CellDualityError(what, code="no-control", where="control", hint=hint)
         columns = {name: name for name in self.columns if name not in self.given} | reading.get("columns", {})
         cells = load_h5ad(source, None, **reading | {"columns": columns}), open_tables(source).obs
+        others = self._beside(**reading)
+        for table, _ in (cells, *([others] if others else [])):
+            table.counts()  # values that are refused are refused before answers of other settings are dropped
         made_from = {
             "model": model_hash(self.checkpoint.model), "packed": self.checkpoint.hash, "file": file_hash(source),
             "task": self.task.name, "given": self.given, "reading": reading | {"columns": columns},

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cellduality_plugin import __version__
-from cellduality_plugin.errors import CellDualityError
+from cellduality_plugin.errors import CellDualityError, needs_extra
 from cellduality_plugin.evaluation.audit.run import read_audit
 from cellduality_plugin.evaluation.metrics.registry import place, titled
 from cellduality_plugin.evaluation.predictions import model_hash
@@ -31,8 +31,9 @@ def write_card(folder: Path, metrics: Path | None = None, audit: Path | None = N
     says so. ``licence`` is the model's, as the hub calls it. A CellDualityError if the folder lacks what its use needs,
     the metrics are of other models, or a card of the user's is there.
     """
-    import jinja2
-    from huggingface_hub import EvalResult, ModelCardData
+    with needs_extra("use"):
+        import jinja2
+        from huggingface_hub import EvalResult, ModelCardData
 
     checkpoint, out = read_checkpoint(folder), folder / CARD
     if out.exists() and OURS not in out.read_text(encoding="utf-8", errors="replace"):

@@ -61,8 +61,8 @@ class Model:
         done to a cell is asked about it beside an untreated one of its ``cell_type`` and ``cell_line``, where ``obs``
         has them: a cell of ``control``, or one of ``adata`` with ``control``, (column, value); None: of any usual name
         in the column ``perturbation``. The ``settings`` are those of :class:`.annotating.AnnotateSettings`. A
-        CellDualityError if the cells share no gene with the model, none is untreated where one is needed, or a column
-        is there already.
+        CellDualityError if the cells share no gene with the model, none is untreated where one is needed, ``control``
+        is given where none is, or a column is there already.
         """
         how: dict[str, Any] = {"given": given, "control": control, "key": key_added, "progress": progress}
         return self._labelled(Annotator(self.checkpoint, task, settings, **how), adata, copy)

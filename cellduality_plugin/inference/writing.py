@@ -82,7 +82,7 @@ class Writer(Asker[AnnData]):
     answer = Written
 
     def __init__(self, checkpoint: Checkpoint, task: DualTask, settings: Mapping[str, Any], **how: Any) -> None:
-        super().__init__(checkpoint, task, WriteSettings.read(settings), **how)
+        super().__init__(checkpoint, task, WriteSettings.read(settings, where="write"), **how)
         self.key = self.key or KEY
         if self.control is not None and not isinstance(self.control, tuple):
             what, hint = f"{task.name} writes cells from untreated ones of the input itself", "give them as the input"

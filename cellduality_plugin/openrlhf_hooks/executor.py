@@ -66,7 +66,7 @@ class DualityExecutor(SingleTurnAgentExecutor):  # type: ignore[misc]  # openrlh
             score = await self._scorer.score_member(text, group, policy, truncated=truncated, began=began)
         if self._recorder is not None:
             self._recorder.write(group, text, score, last=group.over)
-        if group.over:  # it is remembered by its verdicts; what was asked for them takes a hundred times as much
+        if group.over:  # it is remembered by what was judged; what was asked for them takes a hundred times as much
             group.asked.clear()
         rollout.update(reward=score.reward, scores=score.reward, extra_logs=score.logs)
         return dict(rollout)

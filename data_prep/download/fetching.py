@@ -121,7 +121,8 @@ def _bring(source: RemoteFile | CollectionFile, path: Path, progress: Progress |
     if not (gzipped and packed.is_file()):  # it is, if an earlier run stopped between download and unpacking
         known = _hashes(packed).get(packed.name, {}).get("sha256", "")
         checksum = remote.checksum or (known and f"sha256:{known}")
-        _check_hash(packed, download(remote.url, packed, checksum=checksum, progress=progress))
+        digest = download(remote.url, packed, checksum=checksum, progress=progress)
+        _note_hash(packed, digest)
     if gzipped:
         try:
             unpack_gzip(packed, path)
@@ -216,19 +217,24 @@ def _hashes(path: Path) -> dict[str, dict[str, Any]]:
         raise CellDualityError(what, code="unreadable-file", where=str(record), hint=hint) from error
 
 
-def _check_hash(path: Path, digest: str = "") -> None:
+def _note_hash(path: Path, digest: str) -> None:
+    status = path.stat()
+    record = {"sha256": digest, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+    content = json.dumps({**_hashes(path), path.name: record}, indent=2, sort_keys=True)
+    write_text(path.with_name(HASHES), content + "\n")
+
+
+def _check_hash(path: Path) -> None:
     """Record the file's hash, or compare it; a file untouched since the last time is not read again."""
-    known, status = _hashes(path), path.stat()
-    record, state = known.get(path.name, {}), {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-    if record.items() > state.items():
+    record, status = _hashes(path).get(path.name), path.stat()
+    if record and (record["size"], record["mtime_ns"]) == (status.st_size, status.st_mtime_ns):
         return
-    digest = digest or file_sha256(path)
+    digest = file_sha256(path)
     if record and record["sha256"] != digest:
         what = f"the file is not what was downloaded first (SHA-256 {digest[:12]}..., was {record['sha256'][:12]}...)"
         hint = f"remove it to fetch it again; if it changed for a good reason, remove {HASHES} too"
         raise CellDualityError(what, code="wrong-checksum", where=str(path), hint=hint)
-    content = json.dumps({**known, path.name: {"sha256": digest, **state}}, indent=2, sort_keys=True)
-    write_text(path.with_name(HASHES), content + "\n")
+    _note_hash(path, digest)
 
 
 @contextlib.contextmanager

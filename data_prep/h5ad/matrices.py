@@ -127,7 +127,7 @@ class StoredMatrix:
         return max(1, round(rows / node.chunks[0])) * node.chunks[0] if node.chunks else rows
 
     def _csc_rows(self, node: Any) -> Iterator[Any]:
-        parts = range(0, node["indices"].shape[0], BLOCK)
+        parts = range(0, max(1, node["indices"].shape[0]), BLOCK)
         per_row = np.zeros(self.shape[0], dtype=np.int64)
         for first in parts:
             per_row += np.bincount(node["indices"][first : first + BLOCK], minlength=self.shape[0])

@@ -148,10 +148,10 @@ class Draft:
             raise not_published(dataset.name, f"nothing is left of it: {left_out or 'the files are empty'}")
         if "tissue" in dataset.columns and "tissue" not in self.obs:
             self.put(tissue=dataset.tissue)
-        block = scipy.sparse.csr_matrix(self.values, dtype=np.float32)
+        block, counts = scipy.sparse.csr_matrix(self.values, dtype=np.float32), self.counts
         block.sum_duplicates()
         obs = pandas.DataFrame({name: self.obs[name] for name in dataset.columns}, index=self.cells)
-        return CellTable(obs, tuple(self.genes), lambda: self.counts, drops, lambda: iter([block]))
+        return CellTable(obs, tuple(self.genes), lambda: counts, drops, lambda: iter([block]))
 
 
 def read_cells(

@@ -25,6 +25,7 @@ from data_prep.traces.questions import Question, read_questions
 Tokens: TypeAlias = NDArray[np.int64]
 """[Tokens of prompts, tokens of completions]."""
 NO_TOKENS: Tokens = np.zeros(2, dtype=np.int64)
+NO_TOKENS.setflags(write=False)
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def audits_table(audits: Sequence[Mapping[str, Any]]) -> str:
             values = pandas.Series([(found.get(name) or {}).get("value") for found in same], dtype=float)
             spread = f" ± {values.std():.2f}" if len(values) > 1 else ""
             rows[-1][title] = "–" if values.hasnans else f"{values.mean():.2f}{spread}"
-    return markdown([*rows[0]], *([*row.values()] for row in rows)) + "\n"
+    return "" if not rows else markdown([*rows[0]], *([*row.values()] for row in rows)) + "\n"
 
 
 def save_curves(root: Path, seeds: Sequence[str], arms: Sequence[str], *paths: Path) -> None:

@@ -5,6 +5,7 @@ Each prints one JSON object and ends with 1 where the machine does not do what i
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import json
 import platform
@@ -91,11 +92,15 @@ def summary(folder: str) -> dict[str, Any]:
     return {"passed": found["passed"]}
 
 
-def main(stage: str, *of: str) -> int:
+def main() -> int:
     """Run one stage."""
     stages: dict[str, Callable[..., dict[str, Any]]]
     stages = {"card": card, "probe": probe, "weights": weights, "summary": summary}
-    found = stages[stage](*of)
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=stages)
+    parser.add_argument("of", nargs="+")
+    asked = parser.parse_args()
+    found = stages[asked.stage](*asked.of)
     print(json.dumps(found), flush=True)
     if "failure" in found:
         print(found["failure"], file=sys.stderr)
@@ -103,4 +108,4 @@ def main(stage: str, *of: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main())

@@ -180,11 +180,16 @@ async def ask_policy(
 
 async def _gathered(title: str, work: Iterable[Awaitable[Result]]) -> list[Result]:
     """Return the results of ``work``, all under way at once, in their order, with a progress bar."""
-    tasks = [asyncio.ensure_future(each) for each in work]  # they begin in their order, in which draws count
+    waiting = list(work)  # tqdm's own gather would begin them in any order, and draws count in theirs
     # The supervisor of a recipe shows what stands behind a name in brackets.
-    for done in tqdm(asyncio.as_completed(tasks), total=len(tasks), desc=f"[audit] {title}", leave=False):
-        await done
-    return [task.result() for task in tasks]
+    with tqdm(total=len(waiting), desc=f"[audit] {title}", leave=False) as bar:
+
+        async def counted(each: Awaitable[Result]) -> Result:
+            result = await each
+            bar.update()
+            return result
+
+        return list(await asyncio.gather(*map(counted, waiting)))
 
 
 def masks_in_training(path: Path, rows: int = 256) -> int:

@@ -57,7 +57,7 @@ def strict(patch: str) -> Iterator[None]:
         raise CellDualityError(
             f"no way to {patch.replace('_', ' ')}: {error}",
             code="wrong-version",
-            where=" ".join(installed_version(package) or [package]),
+            where=" ".join((package and installed_version(package)) or [package]),
             hint="install the versions of recipes/requirements/cpu.lock, or report this version as unsupported",
         ) from error
 
@@ -221,8 +221,9 @@ def read_columns_once(sft_dataset: ModuleType) -> None:
     @wrap(sft_dataset.SFTDataset, "__init__")
     def init(make: Callable[..., None], self: Any, *args: Any, **options: Any) -> None:
         make(self, *args, **options)
-        for name in ("prompts", "responses", "prompt_ids_lens", "response_ranges"):
-            setattr(self, name, list(getattr(self, name) or ()))
+        with strict("read_columns_once"):
+            for name in ("prompts", "responses", "prompt_ids_lens", "response_ranges"):
+                setattr(self, name, list(getattr(self, name) or ()))
 
 
 def replay_on_cpu(replay_buffer: ModuleType) -> None:

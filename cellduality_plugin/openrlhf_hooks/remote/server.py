@@ -50,8 +50,8 @@ class Metrics:
 class RewardServer:
     """Speaks OpenRLHF's remote-reward protocol to clients with the ``token``; closes ``policy`` in the end.
 
-    So many rollouts are judged ``at_once``, when the clock of their duals starts; as many may be ``waiting`` beside
-    them. A whole batch has to find room: OpenRLHF sends it at once, and gives up after five refusals, a second apart.
+    At most ``at_once`` rollouts are judged at a time, when the clock of their duals starts; ``waiting`` more may wait.
+    A whole batch has to find room: OpenRLHF sends it at once, and gives up after five refusals, a second apart.
     """
 
     def __init__(
