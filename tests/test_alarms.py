@@ -68,6 +68,11 @@ def test_what_goes_wrong_is_reported_once(name, steps):
         [(step, {"reward": 0.5, "kl": 0.1, "dual_similarity": step / 10}) for step in range(1, 9)],
         run(dual_zero_variance=1.0)[-4:],  # too young to be judged
         [],
+        # What most steps lack.
+        [
+            (n, {k: v for k, v in at.items() if k != "dual_leak/answer" or n % 3 == 1})
+            for n, at in run(dual_leak__answer=1)
+        ],
         [*run()[:9], (10, HEALTHY | {"dual_zero_variance": 1.0, "dual_truncated": 0.9}), *run()[10:]],  # one bad step
     ],
 )

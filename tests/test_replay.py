@@ -168,6 +168,16 @@ def test_the_command_prints_a_line_for_each_reward_writes_that_of_every_rollout_
     assert f"--rewards {NAME}=0.99*CONFIGURED" not in invoke(*command)
 
 
+@pytest.mark.parametrize(
+    ("rewards", "code"),
+    [("duality", "malformed"), (f"{NAME}=rwjs", "wrong-settings"), ("other=duality", "unknown-task")],
+)
+def test_a_slip_in_the_rewards_of_the_command_is_refused(rewards, code, config_of, recorded, tmp_path):
+    recorded(config_of("oracle"))
+    with refused(code):
+        invoke("replay", tmp_path / "rollouts", "--config", tmp_path / "cellduality.json", "--rewards", rewards)
+
+
 def test_gold_gives_the_correlation_with_the_truth(config_of, recorded, replay):
     recorded(config_of("oracle"))
     for column in replay(config_of("oracle"))[0].columns.values():

@@ -163,3 +163,10 @@ def test_what_is_wrong_with_a_checkpoint_is_told_with_its_file(scgpt: Path, file
     with refused("wrong-checkpoint") as error:
         embedding.ScgptEmbedding(scgpt, SYMBOLS, top=10)
     assert error.value.where == str(scgpt / file)
+
+
+def test_values_are_binned_evenly_from_the_highest_to_the_lowest() -> None:
+    for count in (64, 500):
+        found = embedding.value_bins(count)
+        assert (len(found), found[0], found[-1], (np.diff(found) <= 0).all()) == (count, 50, 1, True)
+        assert np.ptp(np.bincount(found)[1:]) <= 10

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -94,3 +95,32 @@ def test_files_are_drawn_in_the_light_colours_of_the_page_and_plots_of_the_page_
     drawn = plot_curve("a", "score & <more>", [(1, 0.0), (2, 1.0)])
     assert not re.search(r"#[0-9a-f]{6}", drawn)
     assert "<title>score &amp; &lt;more&gt; by step, from 0 to 0.5</title>" in drawn
+
+
+TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+# Machado, Oliveira and Fernandes 2009, severity 1, on linear RGB.
+EYES = {
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "usual": np.eye(3),
+}
+
+
+def lab(linear):
+    scaled = TO_XYZ @ np.clip(linear, 0, 1) / [0.9505, 1.0, 1.089]
+    x, y, z = np.where(scaled > 0.008856, np.cbrt(scaled), 7.787 * scaled + 16 / 116)
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_and_colours_stay_apart_for_colour_blind_eyes(scheme):
+    css = (Path(page.__file__).parent / "page.css").read_text()
+    root = re.findall(r":root \{(.*?)\}", css, flags=re.DOTALL)[scheme == "dark"]
+    found = {name: np.array([*bytes.fromhex(code)]) / 255 for name, code in re.findall(r"--(\w+): #(\w+);", root)}
+    linear = {name: np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) for name, c in found.items()}
+    bright = {name: TO_XYZ[1] @ c + 0.05 for name, c in linear.items()}
+    for name, least in {"ink": 7, "muted": 4.5, "link": 4.5, "good": 4.5, "bad": 4.5, "s1": 3, "s4": 3}.items():
+        assert max(bright[name] / bright["bg"], bright["bg"] / bright[name]) >= least, name
+    for eyes in EYES.values():
+        seen = [lab(np.array(eyes) @ linear[f"s{number}"]) for number in range(1, 7)]
+        assert min(np.linalg.norm(one - other) for one, other in combinations(seen, 2)) > 15

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pandas
 import pytest
+import scipy.sparse
 
 from cellduality_plugin.config import Config
 from cellduality_plugin.errors import CellDualityError
@@ -84,6 +85,7 @@ def test_a_file_is_copied_whole_and_what_was_found_is_added_and_files_of_others_
     planted(0.95)
     source, out, other = tmp_path / "new.h5ad", tmp_path / "sub" / "out.h5ad", tmp_path / "other.h5ad"
     adata = cells_of(["B", "", "NK"])
+    adata.X = scipy.sparse.csr_matrix(adata.X)
     adata.layers["other"], adata.obsm["X_umap"], adata.uns["kept"] = adata.X.copy(), np.ones((3, 2)), {"a": 1}
     adata.write_h5ad(source)
     before = source.read_bytes()

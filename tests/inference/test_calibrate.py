@@ -209,6 +209,8 @@ def test_the_cells_of_the_audit_come_first_so_that_few_labels_are_read(model, da
 
 def test_what_cannot_be_had_is_refused_before_a_cell_is_asked(model, data):
     loaded = Model.load(model)
+    with refused("not-calibrated"):
+        loaded.annotate(cells_of(["B"]), coverage=0.9, progress=False)
     with refused("too-few-labels"):
         loaded.calibrate(data, cells=10)
     with refused("no-cells"):

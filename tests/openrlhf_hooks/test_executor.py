@@ -220,6 +220,7 @@ def test_an_engine_that_is_dead_ends_the_run(scene):
 @pytest.mark.parametrize(
     ("change", "code"),
     [
+        ("", "malformed-row"),  # what OpenRLHF hands on without --data.label_key
         ('{"schema":1}', "malformed-row"),
         (None, "malformed-row"),
         ({}, "needs-gold"),

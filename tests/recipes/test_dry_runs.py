@@ -47,7 +47,11 @@ def rollouts(printed: str) -> list[str]:
         ("grpo", {"profile": "a6000x8", "GPUS": "8", "TENSOR_PARALLEL": "2"}, "--vllm.num_engines 4 "),
         # Training takes what the audit chose, unless it is told what.
         ("grpo_duality", {"ROUNDS": "1"}, "--choose .*ray .*/data/chosen.agent.py .*/data/rl_chosen.jsonl "),
-        ("grpo_duality", {"ROUNDS": "1", "REWARDS": "*=duality"}, "/data/cellduality.agent.py .*/data/rl.jsonl "),
+        (
+            "grpo_duality",
+            {"ROUNDS": "1", "REWARDS": "*=duality"},
+            "^((?!--choose).)*/data/cellduality.agent.py .*/data/rl.jsonl ",
+        ),
         ("grpo_duality", {"ROUNDS": "1", "AUDIT": "0"}, "/data/cellduality.agent.py .*/data/rl.jsonl "),
         # A refit is of a fresh model; GRPO after it can leave out the tasks whose cells it named.
         ("rounds", {"RL": "1", "ROUNDS": "2"}, "_path [^ ]+/cpu/pretrained .*dataset [^ ]+/rounds/2/pseudo.jsonl "),

@@ -107,7 +107,7 @@ def test_a_body_that_is_no_completion_is_asked_for_again(server, teacher):
 @pytest.mark.parametrize(
     ("status", "content", "headers", "code"),
     [
-        (401, '{"error": {"message": "bad key"}}', {}, "key-refused"),
+        (401, f'{{"error": {{"message": "bad {KEY}"}}}}', {}, "key-refused"),
         (403, "{}", {}, "key-refused"),
         (404, '{"error": {"message": "The model does not exist"}}', {}, "no-model"),
         (402, "{}", {}, "no-credit"),
@@ -117,9 +117,10 @@ def test_a_body_that_is_no_completion_is_asked_for_again(server, teacher):
 )
 def test_what_no_question_would_survive_ends_the_run(server, teacher, status, content, headers, code):
     server.usual = lambda *asked: Completed(status, content.encode(), headers=headers)
-    with refused(code):
+    with refused(code) as error:
         ask(teacher)
-    assert len(server.asked) == 1
+    assert KEY not in str(error.value)
+    assert (len(server.asked), server.keys) == (1, {f"Bearer {KEY}"})
 
 
 @pytest.mark.parametrize(

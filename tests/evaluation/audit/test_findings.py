@@ -152,6 +152,15 @@ def test_of_those_that_agree_one_is_chosen(reward, findings):
         assert verdicts.choose(order, Counting(**HOW))["contender"]["reward"] == reward
 
 
+@given(
+    st.lists(st.tuples(st.integers(0, 100), st.sampled_from(["agrees", "unclear", "harmful", "no signal"])), max_size=4)
+)
+def test_what_is_chosen_agrees_and_where_nothing_does_nothing_is(drawn):
+    findings = [found(str(n), right(of), grade) for n, (of, grade) in enumerate(drawn)]
+    agreed = [each["contender"] for each in findings if each["verdict"]["grade"] == "agrees"]
+    assert verdicts.choose(findings, Counting(0, 20))["contender"] in (agreed or [None])
+
+
 def naming(reward, alone, voted, requests=0.0):
     return {**found(reward, right(voted), requests=requests), "choice_of_cells": right(alone)}
 

@@ -61,6 +61,9 @@ def test_cells_by_hand(reference) -> None:
     assert found["validity"].value == pytest.approx(0.9)
     assert found["duplicates"].value == pytest.approx(1 / 9)
     assert found["distinct"].value == found["knn_agreement_5"].value == 1
+    names = np.random.default_rng(0).permutation(reference.held_out.types)
+    mixed = replace(reference, held_out=replace(reference.held_out, types=tuple(names)), neighbours=(1,))
+    assert of(copies(mixed), mixed)["knn_agreement_1"].value == 1 > of_real(mixed)["knn_agreement_1"].value + 0.2
     halved = of(made + [written(None, "B", f"x{place}") for place in range(len(made))], reference)
     assert halved["knn_agreement_5"].value == 0.5
     assert halved["validity"].value == pytest.approx(0.45)

@@ -15,7 +15,7 @@ from cellduality_plugin.evaluation.distances import mmd, resampled
 from cellduality_plugin.evaluation.metrics import labels
 from cellduality_plugin.evaluation.metrics.labels import accuracy, macro_f1
 from cellduality_plugin.evaluation.metrics.registry import load_metric, metric, titled
-from cellduality_plugin.evaluation.metrics.statistics import centred_interval
+from cellduality_plugin.evaluation.metrics.statistics import bootstrap_interval, centred_interval
 from cellduality_plugin.evaluation.predictions import Prediction
 from cellduality_plugin.parsing import OneOf
 from cellduality_plugin.tasks import TASKS
@@ -138,3 +138,12 @@ def test_titles_know_variants_and_every_task_has_a_headline_that_decides() -> No
         assert headline_of(f"{name}/{'accuracy' if isinstance(task.answer, OneOf) else cell}") == 1
         assert headline_of(f"{name}/dual_similarity") == 0
     assert headline_of("perturbation_response_generation@ood/knn_agreement_10") == 2
+
+
+def test_bootstrap_intervals_are_seeded_and_cover_the_truth_about_as_often_as_they_say() -> None:
+    samples = np.random.default_rng(0).normal(size=(200, 60))
+    found, again = (
+        [bootstrap_interval(np.mean, each, seed=n, resamples=200) for n, each in enumerate(samples)] for _ in "ab"
+    )
+    assert found == again != [bootstrap_interval(np.mean, each, seed=7, resamples=200) for each in samples]
+    assert 0.88 <= np.mean([low <= 0 <= high for low, high in found]) <= 0.99

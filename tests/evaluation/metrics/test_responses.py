@@ -90,6 +90,7 @@ def test_over_all_genes_they_are_what_cell_eval_computes(seed: int) -> None:
     true, told = real.mean(axis=0) - untreated.mean(axis=0), predicted.mean(axis=0) - asked_from.mean(axis=0)
     assert correlation(true, told) == pytest.approx(pearsonr(told, true)[0], abs=1e-6)
     assert squared_error(true, told) == pytest.approx(mean_squared_error(told, true), abs=1e-6)
+    assert (np.abs(true)[strongest(true, 5)] == np.sort(np.abs(true))[:-6:-1]).all(), "either way"
     assert correlation(true, np.zeros(12)) is None, "a shift of nothing points nowhere"
 
 

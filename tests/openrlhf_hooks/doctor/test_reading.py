@@ -17,6 +17,7 @@ from cellduality_plugin.openrlhf_hooks.doctor.flags import RL, SFT, read_flags
 from cellduality_plugin.openrlhf_hooks.doctor.machine import GIB, PYTHONS, TESTED, Machine, Model, count_parameters
 from cellduality_plugin.openrlhf_hooks.doctor.memory import HOST, Part, cache_tokens, parts, totals
 from cellduality_plugin.openrlhf_hooks.doctor.run import Run
+from tests.refused import refused
 
 ROOT = Path(__file__).parents[3]
 # as published on the models' pages, in millions
@@ -215,3 +216,8 @@ def test_the_engines_cache_is_what_weights_leave(run):
     assert cache_tokens(run()) == (24 * GIB - 2 * P - GIB) // (112 * 1024)
     assert cache_tokens(run(gpu_memory=None)) is None
     assert cache_tokens(run("", SFT)) is None
+
+
+def test_a_command_without_a_trainer_of_ours_is_refused():
+    with refused("no-trainer"):
+        Run(["python", "-m", "openrlhf.cli.train_dpo"], Machine((3, 11)))
