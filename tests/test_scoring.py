@@ -150,6 +150,26 @@ class TestGroupsInFlight:
 
         asyncio.run(twice())
 
+    def test_wait_for_those_who_were_there_and_not_for_a_newcomer(self, scorer, cell):
+        group, seen, begun = scorer.group(self.rows(cell, 1)[0].to_label()), [], asyncio.Event()
+
+        async def member(own: str) -> None:
+            with group.member():
+                await begun.wait()
+                seen.append(list(await group.all_of(group.answers, own, group.answered)))
+
+        async def all_of_them() -> None:
+            there = [asyncio.create_task(member(own)) for own in "abc"]
+            await asyncio.sleep(0)
+            begun.set()
+            await asyncio.sleep(0)
+            with group.member():  # joins when the last of the others is there, before they go on
+                await asyncio.wait_for(asyncio.gather(*there), timeout=5)
+
+        asyncio.run(all_of_them())
+        assert len(seen) == 3
+        assert all({*found} == {*"abc"} for found in seen)
+
     def test_that_crash_leave_nothing_behind(self, scorer, cell):
         broken = Saying(reasons().text, log_prob={"": 0}.__getitem__)
         found = asyncio.run(self.together(scorer, self.rows(cell), broken))

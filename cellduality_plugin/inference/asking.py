@@ -7,7 +7,6 @@ import shutil
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -121,10 +120,10 @@ class Asker(ABC, Generic[Found]):
 
     def _beside(self, **reading: Any) -> Cells | None:
         """Return the untreated cells where ``control`` is a file or an AnnData."""
-        if isinstance(self.control, Path):
-            cells = load_h5ad(own_file(str(self.control)), None, **reading | {"columns": {}})
-            return cells, open_tables(self.control).obs
-        return None if self.control is None or isinstance(self.control, tuple) else (self.control, self.control.obs)
+        control = self.control
+        if isinstance(control, Path):
+            return load_h5ad(own_file(str(control)), None, **reading | {"columns": {}}), open_tables(control).obs
+        return (control, control.obs) if isinstance(control, AnnData) else None
 
     def of_file(self, source: Path, out: Path, **reading: Any) -> Found:
         """Write ``out`` from what is answered about the file ``source``, and return that.
@@ -134,17 +133,13 @@ class Asker(ABC, Generic[Found]):
         CellDualityError as of :meth:`of_cells`, or if a file cannot be read, or ``out`` is one that we did not write.
         """
         refuse_taken(out, source)
-        control = self.control
-        if not (control is None or isinstance(control, tuple | Path)):
-            what, hint = (
-                "untreated cells beside a file come from a file",
-                "write them to an .h5ad file, and give its path",
-            )
+        if isinstance(control := self.control, AnnData):
+            what, hint = "untreated cells beside a file come from a file", "write them to an .h5ad, and give its path"
             raise CellDualityError(what, code="no-control", where="control", hint=hint)
         columns = {name: name for name in self.columns if name not in self.given} | reading.get("columns", {})
         cells = load_h5ad(source, None, **reading | {"columns": columns}), open_tables(source).obs
         others = self._beside(**reading)
-        for table, _ in (cells, *([others] if others else [])):
+        for table, _ in filter(None, (cells, others)):
             table.counts()  # values that are refused are refused before answers of other settings are dropped
         made_from = {
             "model": model_hash(self.checkpoint.model), "packed": self.checkpoint.hash, "file": file_hash(source),
@@ -173,7 +168,7 @@ class Asker(ABC, Generic[Found]):
         )  # fmt: skip
         with opened as players, tempfile.TemporaryDirectory() as folder:
             ask, forgotten = partial(self.ask, players=players), Path(folder) / "answers"
-            with nullcontext(kept) if kept else AnswerCache(forgotten, {}) as known:
+            with contextlib.nullcontext(kept) if kept else AnswerCache(forgotten, {}) as known:
                 found = answered(ask, examples, known, self.answer, batch=how.batch, total=total, name=name)
                 yield from (each for _, each in found)
 

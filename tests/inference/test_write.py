@@ -203,6 +203,16 @@ def test_what_was_done_to_a_cell_is_named_beside_an_untreated_cell_of_its_type(t
     assert all("Untreated cell: " in prompt for prompt, _ in asked.asked if prompt.startswith("Name the perturbation"))
     with refused("missing-file"):
         invoke("predict", IDENTIFICATION, new, "--control", tmp_path / "no.h5ad", *of)
+    alone, beside = anndata.read_h5ad(new), anndata.read_h5ad(control)
+    for untreated in (control, beside):
+        model.predict(IDENTIFICATION, alone, control=untreated, key_added=type(untreated).__name__, progress=False)
+        assert alone.obs[type(untreated).__name__].tolist() == [DRUG, "unassigned", DRUG]
+    with refused("no-control"):
+        model.asker(IDENTIFICATION, control=beside).of_file(new, tmp_path / "other.h5ad")
+    kept = (tmp_path / "other.answers").write_text("of a run that was stopped")
+    with refused("no-layer"):
+        model.asker(IDENTIFICATION).of_file(new, tmp_path / "other.h5ad", layer="scaled")
+    assert (tmp_path / "other.answers").stat().st_size == kept
 
 
 def test_commands_write_files_whatever_weights_say(trained, tmp_path):

@@ -52,6 +52,8 @@ def with_value(value: float) -> np.ndarray:
     [
         ({"x": np.zeros((24, 0), np.float32)}, {}, "no-matrix", ""),
         ({"x": np.zeros((24, 12), np.float32)}, {}, "empty-matrix", ""),
+        ({"x": scipy.sparse.csr_matrix((24, 12))}, {}, "empty-matrix", ""),
+        ({"x": scipy.sparse.csc_matrix((24, 12))}, {}, "empty-matrix", ""),
         ({"x": with_value(np.inf)}, {"expression": "log1p"}, "bad-values", ""),
         ({"x": with_value(-0.5)}, {}, "negative-values", ""),
         ({"x": counts() + 0.5}, {"expression": "log1p"}, "doubtful-values", ""),
