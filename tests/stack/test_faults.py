@@ -57,12 +57,15 @@ TWINS = str.maketrans("ACEHKMOPTXaceopx", "АСЕНКМОРТХасеорх")
 SMALL = {"GROUP_SIZE": str(GROUP), "TRAIN_BATCH": "32", "MICRO_BATCH": "16", "SAVE_STEPS": "100"}
 
 
-def honest_answer(row: Example, config: Config) -> str:
-    """Return an answer that can be read, as text: a label, or as many genes as were asked for."""
+def honest_answer(row: Example, config: Config, place: int) -> str:
+    """Return an answer that can be read, as text: a label, or as many genes as were asked for, of each row other ones.
+
+    Groups in flight share what they ask: a dual of the same answer would be one with another row's fault.
+    """
     task, vocabulary = config.load_tasks()[row.task], config.load_vocabulary()
     if isinstance(task.answer, OneOf):
         return vocabulary.labels[task.answer.kind][0]
-    return " ".join(row.inputs.get("control", vocabulary.genes)[: int(str(row.inputs["length"]))])
+    return " ".join(row.inputs.get("control", vocabulary.genes[place:])[: int(str(row.inputs["length"]))])
 
 
 def ways(answer: str, hidden: Value) -> dict[str, str]:
@@ -85,8 +88,9 @@ def plan(config: Config) -> dict[str, dict[str, Any]]:
     rows = [Example.from_label(row["label"]) for row in read_jsonl(config.folder / "rl.jsonl")]
     found = {}
     for task, faults in FAULTS.items():
-        for row, fault in zip([row for row in rows if row.task == task][: len(faults)], faults, strict=True):
-            texts = list(ways(honest_answer(row, config), row.unknown).values())
+        asked = [row for row in rows if row.task == task][: len(faults)]
+        for place, (row, fault) in enumerate(zip(asked, faults, strict=True)):
+            texts = list(ways(honest_answer(row, config, place), row.unknown).values())
             if fault != "smuggles":
                 others = f"<answer>{'x' * 100_000}</answer>" if fault == "answer_is_endless" else texts[0]
                 texts = [texts[0]] + [others] * (GROUP - 1)
@@ -246,7 +250,8 @@ class Servers:
 def without_agent(recipe: Callable[..., Run], place: Path, reward: Path) -> list[str]:
     """Return the command of GRPO as the recipe has it, with a reward file instead of the agent."""
     shown = recipe(place, "grpo.sh", DRY_RUN="1", **SMALL).ends_well()
-    words = shlex.split(shown.printed.splitlines()[-1])
+    [*_, command] = (line for line in shown.printed.splitlines() if "--train.agent_func_path" in line)
+    words = shlex.split(command)
     at = words.index("--train.agent_func_path")
     words[0] = str(Path(sys.prefix) / "bin" / words[0])
     return [*words[:at], "--reward.remote_url", str(reward), *words[at + 2 :]]

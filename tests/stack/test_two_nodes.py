@@ -18,6 +18,7 @@ import pytest
 
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.hub import read_tokenizer
+from cellduality_plugin.openrlhf_hooks.cluster import Cluster
 from cellduality_plugin.records import Reading, Row, read_groups
 from tests.stack.conftest import CPU, QUANTUM, free_port, kill, processes_of, scalars
 from tests.stack.score_in_engine import asked
@@ -55,6 +56,7 @@ def cluster(start, tmp_path_factory) -> Iterator[tuple[str, list[Path]]]:
         command = (*CPU, "ray", "start", *words, *size, *ports, "--block")
         nodes.append(start(place / name, *command))
         nodes[-1].until(lambda: "--block" in nodes[-1].printed)
+    nodes[-1].until(lambda: getattr(Cluster.look(address), "total", {}).get("GPU") == 2)
     yield address, [node.folder for node in nodes]
     for node in nodes:
         kill(node.folder)
