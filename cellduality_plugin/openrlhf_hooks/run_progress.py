@@ -114,6 +114,8 @@ class Progress:
             self._dead += f" (process {found[1]})"
         elif "EngineDeadError" in line:
             self._dead = self._dead or _ROLES["RolloutRayActor"]
+        elif "ActorUnavailableError" in line:  # the trainer lost it before Ray could say which
+            self._dead = self._dead or "a process of the run"
 
     def _feed_grpo(self, line: str) -> None:
         logged, prompts = step_metrics(line), _GRPO_PROMPTS.search(line)  # one line may hold both

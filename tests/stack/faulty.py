@@ -24,12 +24,6 @@ def planned():
     return json.loads(Path(os.environ["FAULTS"]).read_text())
 
 
-class Said(list):
-    """Tokens that are decoded to a text of our own."""
-
-    text = ""
-
-
 class Tokenizer:
     """Decodes the first tokens it is given, those of the rollout, to ``text``."""
 
@@ -43,8 +37,6 @@ class Tokenizer:
         return self._tokenizer(*args, **kwargs)
 
     def decode(self, tokens, **kwargs):
-        if isinstance(tokens, Said):
-            return tokens.text
         text, self._text = self._text, None
         return self._tokenizer.decode(tokens, **kwargs) if text is None else text
 
@@ -52,11 +44,11 @@ class Tokenizer:
 class Engine:
     """Makes the rollout, which is the first it is asked for, and spoils the duals, which are all others."""
 
-    def __init__(self, engine, fault, max_length):
-        self._engine, self._spoils, self._max_length, self._fault = engine, fault, max_length, None
+    def __init__(self, engine, fault, max_length, endless):
+        self._engine, self._fault, self._max_length, self._endless, self._asked = engine, fault, max_length, endless, 0
 
     async def generate(self, tokens, params, multi_modal_data=None):
-        fault, self._fault = self._fault, self._spoils
+        fault, self._asked = self._fault if self._asked else None, self._asked + 1
         if fault == "engine_sleeps":
             await asyncio.sleep(3600)
         if fault == "engine_raises":
@@ -71,8 +63,7 @@ class Engine:
             for found in (found for at in output.prompt_logprobs[1:] for found in at.values()):
                 found.logprob = math.nan
         if fault == "dual_is_endless":
-            output.outputs[0].token_ids = Said(output.outputs[0].token_ids)
-            output.outputs[0].token_ids.text = f"<answer>{'x' * 100_000}</answer>"
+            output.outputs[0].token_ids = self._endless
         return output
 
 
@@ -86,8 +77,9 @@ class AgentExecutor(DualityExecutor):
     async def execute(self, prompt, label, sampling_params, max_length, hf_tokenizer, llm_engine, images=None):
         row = json.loads(label)["id"]
         if row in self._faults:
+            endless = hf_tokenizer(f"<answer>{'x ' * 50_000}</answer>", add_special_tokens=False)["input_ids"]
             hf_tokenizer = Tokenizer(hf_tokenizer, self._faults[row]["texts"][self._members[row]])
-            llm_engine = Engine(llm_engine, self._faults[row]["fault"], max_length)
+            llm_engine = Engine(llm_engine, self._faults[row]["fault"], max_length, endless)
             self._members[row] += 1
         return await super().execute(prompt, label, sampling_params, max_length, hf_tokenizer, llm_engine, images)
 

@@ -159,7 +159,7 @@ def test_a_smuggler_earns_no_more_than_who_is_honest(faulty_run):
     for row in (row for row, fault in faults.items() if fault == "smuggles"):
         example = Example.from_label(groups[row][0]["label"])
         told = {rollout["response"]: rollout for rollout in groups[row]}
-        by_way = {way: told[text] for way, text in ways(honest_answer(example, config), example.unknown).items()}
+        by_way = {way: told[text] for way, text in ways(honest_answer(example, config, 0), example.unknown).items()}
         honest = by_way.pop("honest")
         seen["honest"] += honest["reward"] > 0.0
         for way, rollout in by_way.items():
