@@ -55,7 +55,7 @@ HINTS = {
     "OSError: [Errno 98] Address already in use": "a network port is taken",
     "ModuleNotFoundError: No module named 'openrlhf'": "a package is missing",
     "vllm.v1.engine.exceptions.EngineDeadError: EngineCore.": "a vLLM engine died; RESUME=1 goes on",
-    "ray.exceptions.ActorUnavailableError: The actor 4aba is unavailable": "a process of the run died; RESUME=1 goes on",
+    "ray.exceptions.ActorUnavailableError: An actor is unavailable": "a process of the run died; RESUME=1 goes on",
     "ValueError: something else, 98 of 28": "",
 }
 
