@@ -15,7 +15,7 @@ from cellduality_plugin.examples import Example, Value
 from cellduality_plugin.files import read_jsonl
 from cellduality_plugin.parsing import Genes, OneOf
 from cellduality_plugin.reward_names import shortened
-from cellduality_plugin.similarity import rank_weighted_jaccard
+from cellduality_plugin.similarity import rank_weighted_jaccard, rank_weights
 from cellduality_plugin.tasks import DualTask
 from cellduality_plugin.vocabulary import Vocabulary
 
@@ -131,26 +131,47 @@ def make_cases(
     return [Case(task, row, row.splits()[: settings.masks], tuple(candidates(row))) for row in rows[: settings.cells]]
 
 
-def truths(case: Case, answers: Sequence[Value | None], rows: Sequence[Example]) -> dict[str, list[float]]:
+class NearestCells:
+    """Real cells of known conditions, the ``unknown`` of their rows: all at once, for an audit asks often."""
+
+    def __init__(self, rows: Sequence[Example]) -> None:
+        self._cells = [gold_of(row) for row in rows]
+        self._conditions = np.array([row.unknown for row in rows], dtype=object)
+        self._places = {gene: place for place, gene in enumerate(sorted({g for cell in self._cells for g in cell}))}
+        self._weights = np.zeros((len(rows), len(self._places)))
+        for weights, cell in zip(self._weights, self._cells, strict=True):
+            for gene, weight in rank_weights(cell).items():
+                weights[self._places[gene]] = weight
+
+    def share_near(self, answer: Sequence[str], condition: Value, without: Value) -> float:
+        """Return the share, in [0, 1], of ``condition`` among the :data:`NEIGHBOURS` nearest cells by RWJS.
+
+        Cells of the genes ``without`` do not count: the true one must not vouch for itself.
+        """
+        weights = rank_weights(answer)
+        known = [gene for gene in weights if gene in self._places]
+        columns = self._weights[:, [self._places[gene] for gene in known]]
+        theirs = (columns > 0) @ np.array([weights[gene] for gene in known], dtype=float)
+        union = self._weights.sum(axis=1) + sum(weights.values()) - theirs
+        rwjs = (columns.sum(axis=1) + theirs) / 2 / np.maximum(union, 1e-12)
+        others = np.array([cell != without for cell in self._cells], dtype=bool)
+        near = np.argsort(-rwjs[others], kind="stable")[:NEIGHBOURS]
+        return float(np.mean([each == condition for each in self._conditions[others][near]])) if len(near) else 0.0
+
+
+def truths(case: Case, answers: Sequence[Value | None], real: NearestCells | None = None) -> dict[str, list[float]]:
     """Return {measure: how true each answer is, in [0, 1]}, the headline first; NaN for a cell that was not readable.
 
-    Of labels ``"correct"``; of written cells ``"knn"``, as :func:`share_near` among the real ones of ``rows``, and
-    ``"rwjs"`` to the true cell.
+    Of labels ``"correct"``; of written cells ``"knn"``, as :meth:`NearestCells.share_near`, and ``"rwjs"`` to the true
+    cell.
     """
-    if case.names_a_label:
+    if real is None:
         return {"correct": [float(answer == case.gold) for answer in answers]}
     condition, nothing = case.example.unknown, float("nan")
-    others = [row for row in rows if row.gold != case.gold]  # the true one must not vouch for itself
     return {
-        "knn": [nothing if cell is None else share_near(cell, condition, others) for cell in answers],
+        "knn": [nothing if cell is None else real.share_near(cell, condition, case.gold) for cell in answers],
         "rwjs": [nothing if cell is None else rank_weighted_jaccard(case.gold, cell) for cell in answers],
     }
-
-
-def share_near(answer: Sequence[str], condition: Value, rows: Sequence[Example]) -> float:
-    """Return the share, in [0, 1], of ``condition`` among the :data:`NEIGHBOURS` nearest of real cells by RWJS."""
-    near = sorted(rows, key=lambda row: -round(rank_weighted_jaccard(gold_of(row), answer), 12))[:NEIGHBOURS]
-    return float(np.mean([row.unknown == condition for row in near])) if near else 0.0
 
 
 def gold_of(row: Example) -> Value:

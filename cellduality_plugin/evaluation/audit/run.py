@@ -61,7 +61,8 @@ def audit(
         for task, (rows, contenders) in wanted.items():
             rng = np.random.default_rng([settings.seed, *task.name.encode()])
             cases = answers.make_cases(task, rows, vocabulary, settings, rng)
-            asking = (ask_policy(case, rows, players, settings.samples, vocabulary) for case in cases)
+            real = None if cases[0].names_a_label else answers.NearestCells(rows)
+            asking = (ask_policy(case, real, players, settings.samples, vocabulary) for case in cases)
             cases = await _gathered(f"{task.name} answers", asking)
             spread = config.tasks[task.name].minimum_spread
             how = Counting(settings.seed, settings.resamples, settings.masks_of_a_rollout, spread)
@@ -166,7 +167,7 @@ async def response(policy: Policy, prompt: str, seed: int | None = None) -> str:
 
 
 async def ask_policy(
-    case: Case, rows: Sequence[Example], players: Players, samples: int, vocabulary: Vocabulary
+    case: Case, real: answers.NearestCells | None, players: Players, samples: int, vocabulary: Vocabulary
 ) -> Case:
     """Return ``case`` with the policy's own answers to its question; the likeliest one of a label alone."""
     prompt = case.task.primal_prompt(case.example.inputs, vocabulary)
@@ -175,7 +176,7 @@ async def ask_policy(
     texts = await asyncio.gather(*(response(policy, prompt) for policy in asked))
     values = [case.task.parse_answer(text, vocabulary).value for text in texts]
     greedy, drawn = values[0] if first else None, values[first:]
-    return replace(case, greedy=greedy, samples=texts[first:], values=drawn, truths=answers.truths(case, drawn, rows))
+    return replace(case, greedy=greedy, samples=texts[first:], values=drawn, truths=answers.truths(case, drawn, real))
 
 
 async def _gathered(title: str, work: Iterable[Awaitable[Result]]) -> list[Result]:

@@ -39,7 +39,7 @@ def test_every_label_is_an_answer_once_the_true_one_first(rows, vocabulary):
         assert kinds == ("true", "wrong", "wrong", "another's")
         assert labels[0] == case.gold == case.example.gold
         assert set(labels) == set(vocabulary.labels["cell_type"])
-        assert answers.truths(case, [*labels, None], rows) == {"correct": [1.0, 0.0, 0.0, 0.0]}
+        assert answers.truths(case, [*labels, None]) == {"correct": [1.0, 0.0, 0.0, 0.0]}
     assert [len(case.splits) for case in made] == [2] * 6
     with refused("missing-gold"):
         cases_of(ANNOTATION, [replace(rows[0], gold=None)], vocabulary)
@@ -54,13 +54,14 @@ def test_a_cell_is_compared_with_cells_of_other_types_and_its_own_genes_in_anoth
         assert all(types[cell] != case.example.unknown for cell in wrong)
         assert sorted(reordered) == sorted(true)
         assert another in types.keys() - {true}
-    found = answers.truths(case, [true, wrong[0], None], rows)
+    found = answers.truths(case, [true, wrong[0], None], answers.NearestCells(rows))
     assert list(found) == ["knn", "rwjs"]  # the first is the headline
     assert found["rwjs"][:2] == found["knn"][:2] == [1.0, 0.0]
     assert np.isnan([found["rwjs"][2], found["knn"][2]]).all()
     nearest = sorted(rows, key=lambda row: row.gold != true)[: answers.NEIGHBOURS - 2]  # itself among two others
-    assert answers.share_near(true, types[true], nearest) == np.mean([row.unknown == types[true] for row in nearest])
-    assert answers.share_near(true, types[true], []) == 0
+    share = np.mean([row.unknown == types[true] for row in nearest])
+    assert answers.NearestCells(nearest).share_near(true, types[true], ()) == share
+    assert answers.NearestCells([]).share_near(true, types[true], ()) == 0
 
 
 @pytest.fixture
